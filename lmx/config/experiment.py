@@ -1,0 +1,126 @@
+"""The whole experiment: every group composed, and the checks that need more than one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from lmx.config.corpus import DataConfig, TokenizerConfig
+from lmx.config.learning import CheckpointConfig, ObjectiveConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from lmx.config.machine import HardwareConfig, PathsConfig
+from lmx.config.model import ModelConfig
+
+# group → schema; the groups that other libraries' objects fill (callbacks, logger) are open
+GROUPS: dict[str, type] = {
+    "model": ModelConfig,
+    "optimizer": OptimizerConfig,
+    "schedule": ScheduleConfig,
+    "objective": ObjectiveConfig,
+    "data": DataConfig,
+    "tokenizer": TokenizerConfig,
+    "hardware": HardwareConfig,
+    "paths": PathsConfig,
+}
+SECTIONS = (*GROUPS, "train", "checkpoint")
+
+
+@dataclass
+class Experiment:
+    """A complete, runnable experiment; `config.yaml` of a run folder holds one."""
+
+    name: str = MISSING
+    seed: int = 42
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    # continue a run: `auto` finds the newest unfinished one of this very configuration, or a run folder
+    resume: str | None = None
+    # start a new run from the weights of another: a run folder, a checkpoint or hf:NAME_OR_FOLDER
+    init_from: str | None = None
+
+    @property
+    def devices(self) -> int:
+        """Number of processes that train together."""
+        return self.hardware.devices or 1
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Sequences one device takes in one pass."""
+        return self.hardware.micro_batch_size or max(1, self.train.batch_size // self.devices)
+
+    @property
+    def accumulation(self) -> int:
+        """Passes a device makes for one update."""
+        return max(1, self.train.batch_size // (self.devices * self.micro_batch_size))
+
+    @property
+    def context_length(self) -> int:
+        """The longest sequence the model takes."""
+        return self.model.context_length or self.data.sequence_length
+
+    def problems(self) -> Iterator[str]:
+        """Yield one line for each contradiction in the experiment, section by section and between them."""
+        if not 0 <= self.seed < 2**31:
+            yield f"seed: got {self.seed}, allowed: 0 to {2**31 - 1}"
+        if any(part in ("", ".", "..") or "\0" in part for part in self.name.split("/")):
+            yield f"name: got {self.name!r}, allowed: folder names joined by '/'"
+        for section in SECTIONS:
+            yield from getattr(self, section).problems()
+        yield from self._batch_problems()
+        yield from self._pairing_problems()
+
+    def _batch_problems(self) -> Iterator[str]:
+        batch, devices, micro = self.train.batch_size, self.devices, self.micro_batch_size
+        if batch % (devices * micro):
+            yield (
+                f"train.batch_size: got {batch}, allowed: a multiple of hardware.devices={devices} × "
+                f"hardware.micro_batch_size={micro}"
+            )
+
+    def _pairing_problems(self) -> Iterator[str]:
+        if self.context_length < self.data.sequence_length:
+            yield (
+                f"data.sequence_length: got {self.data.sequence_length}, allowed: at most "
+                f"model.context_length={self.context_length}"
+            )
+        if self.model.attend_within_documents and self.data.packing != "documents":
+            yield (
+                f"model.attend_within_documents: got true with data.packing={self.data.packing}, "
+                "allowed: only with data.packing=documents"
+            )
+        in_hours = self.train.horizon.strip().endswith(("hours", "hour"))
+        if in_hours and self.schedule.kind != "constant" and self.schedule.decay_steps is None:
+            yield (
+                f"train.horizon: got {self.train.horizon!r} with schedule.kind={self.schedule.kind}, allowed: "
+                "schedule=constant, or schedule.decay_steps: the last step of a run in hours is not known beforehand"
+            )
+        if (
+            self.model.vocab_size is not None
+            and self.tokenizer.kind != "pretrained"
+            and self.tokenizer.vocab_size is not None
+            and self.model.vocab_size < self.tokenizer.vocab_size
+        ):
+            yield (
+                f"model.vocab_size: got {self.model.vocab_size}, allowed: at least "
+                f"tokenizer.vocab_size={self.tokenizer.vocab_size} (or null: the tokenizer's own)"
+            )
+
+    def useless(self) -> Iterator[tuple[str, str]]:
+        """Yield (dotted key, reason) for each key that has no effect with the values of the others."""
+        for section in SECTIONS:
+            config = getattr(self, section)
+            if hasattr(config, "useless"):
+                for name, reason in config.useless():
+                    yield f"{section}.{name}", reason

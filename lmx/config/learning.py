@@ -1,0 +1,151 @@
+"""`optimizer`, `schedule`, `objective` and `train`: what is minimised, how, and for how long."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from lmx.config.fields import choice, field_problems, number
+
+HORIZON_UNITS = ("steps", "epochs", "tokens", "hours")
+_HORIZON = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)([kMB]?)\s*([a-z]+)")
+_THOUSANDS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
+
+
+def parse_horizon(text: str) -> tuple[float, str]:
+    """Read a length of training such as ``600steps`` or ``40.96M tokens`` as (amount, unit).
+
+    Raises ValueError saying what was got and what is allowed.
+    """
+    match = _HORIZON.fullmatch(text.strip())
+    unit = match[3] if match else ""
+    unit = unit if unit.endswith("s") else unit + "s"
+    if match is None or unit not in HORIZON_UNITS:
+        raise ValueError(f"got {text!r}, allowed: a number and one of {', '.join(HORIZON_UNITS)}, such as 600steps")
+    amount = float(match[1]) * _THOUSANDS[match[2]]
+    if unit in ("steps", "tokens") and amount != int(amount):
+        raise ValueError(f"got {text!r}, allowed: a whole number of {unit}")
+    return amount, unit
+
+
+@dataclass
+class OptimizerConfig:
+    """One update rule for all parameters, or one for the hidden matrices and another for the rest."""
+
+    name: str = MISSING
+    lr: float = number(MISSING, low=0)  # the rate that the schedule multiplies
+    weight_decay: float = number(0.0, low=0)
+    # which parameters decay: matrices (two or more dimensions: not norms and biases), hidden (the blocks'
+    # matrices alone), all
+    decay: str = choice("matrices", "matrices", "hidden", "all")
+    # `_target_` and its options; without `rest` it updates every parameter, with it the hidden matrices only
+    update: dict[str, Any] = field(default_factory=dict)
+    # `_target_`, `lr` and options for embeddings, head, norms and biases
+    rest: dict[str, Any] | None = None
+
+    def problems(self) -> Iterator[str]:
+        """Yield one line for each contradiction inside the optimizer."""
+        yield from field_problems(self, "optimizer")
+        if "_target_" not in self.update:
+            yield "optimizer.update._target_: got nothing, allowed: the dotted name of an optimizer class"
+        if "lr" in self.update:
+            yield "optimizer.update.lr: the rate stands in optimizer.lr"
+        if self.rest is not None:
+            for key in ("_target_", "lr"):
+                if key not in self.rest:
+                    yield f"optimizer.rest.{key}: got nothing; it is needed beside optimizer.rest"
+
+
+@dataclass
+class ScheduleConfig:
+    """The learning rate as a multiple of `optimizer.lr`, a pure function of the step; ends on the last step."""
+
+    name: str = MISSING
+    kind: str = choice("cosine", "constant", "cosine", "linear", "wsd")
+    warmup_steps: int = number(0, low=0)
+    warmup_fraction: float = number(0.0, low=0, high=1)  # of all steps; instead of warmup_steps
+    final_fraction: float = number(0.0, low=0, high=1)  # the last step's multiple of the peak
+    decay_fraction: float = number(0.2, low=0, high=1)  # wsd: the share of the steps that decays
+    decay_steps: int | None = number(None, low=1)  # horizon, when it is not the run's (null: the run's length)
+
+    def problems(self) -> Iterator[str]:
+        """Yield one line for each contradiction inside the schedule."""
+        yield from field_problems(self, "schedule")
+        if self.warmup_steps and self.warmup_fraction:
+            yield (
+                f"schedule.warmup_fraction: got {self.warmup_fraction} beside schedule.warmup_steps="
+                f"{self.warmup_steps}, allowed: one of them"
+            )
+
+    def useless(self) -> Iterator[tuple[str, str]]:
+        """Yield (field, reason) for each field that has no effect with the others' values."""
+        if self.kind == "constant":
+            yield "final_fraction", "schedule.kind=constant"
+            yield "decay_steps", "schedule.kind=constant"
+        if self.kind != "wsd":
+            yield "decay_fraction", f"schedule.kind={self.kind}"
+
+
+@dataclass
+class ObjectiveConfig:
+    """Cross-entropy, or family C's mix of cross-entropy and an embedding cosine distance."""
+
+    name: str = MISSING
+    kind: str = choice("cross_entropy", "cross_entropy", "cosine_mix")
+    alpha: float = number(0.5, low=0, high=1)  # share of the cosine distance
+    temperature: float = number(1.0, above=0)
+    top_k: int | None = number(256, low=1)  # null: the whole vocabulary
+
+    def problems(self) -> Iterator[str]:
+        """Yield one line for each contradiction inside the objective."""
+        yield from field_problems(self, "objective")
+
+    def useless(self) -> Iterator[tuple[str, str]]:
+        """Yield (field, reason) for each field that has no effect with the others' values."""
+        if self.kind != "cosine_mix":
+            for name in ("alpha", "temperature", "top_k"):
+                yield name, f"objective.kind={self.kind}"
+
+
+@dataclass
+class TrainConfig:
+    """How long, in what batches, and what happens on the way. One step is one update of the weights."""
+
+    horizon: str = MISSING  # a number and its unit: 600steps, 10epochs, 40.96Mtokens, 0.5hours
+    batch_size: int = number(MISSING, low=1)  # sequences an update, over all devices and micro-batches
+    clip_grad_norm: float | None = number(1.0, above=0)  # null: measured, not clipped
+    log_every_steps: int = number(10, low=1)
+    eval_every_steps: int | None = number(None, low=1)  # null: at the end of each epoch
+    eval_at_start: bool = True
+    eval_batch_size: int | None = number(None, low=1)  # null: hardware.micro_batch_size
+
+    @property
+    def horizon_amount(self) -> tuple[float, str]:
+        """The horizon as (amount, unit); the unit is one of HORIZON_UNITS."""
+        return parse_horizon(self.horizon)
+
+    def problems(self) -> Iterator[str]:
+        """Yield one line for each contradiction inside the training settings."""
+        yield from field_problems(self, "train")
+        try:
+            parse_horizon(self.horizon)
+        except ValueError as error:
+            yield f"train.horizon: {error}"
+
+
+@dataclass
+class CheckpointConfig:
+    """When checkpoints are written and which are kept; the last step is always kept as `last`."""
+
+    every_steps: int | None = number(None, low=1)
+    every_minutes: float | None = number(10.0, above=0)
+    keep_last: int = number(1, low=1)
+    best: str | None = "val/loss"  # the metric that chooses `best`; null: none is kept
+
+    def problems(self) -> Iterator[str]:
+        """Yield one line for each contradiction inside the checkpoint settings."""
+        yield from field_problems(self, "checkpoint")
