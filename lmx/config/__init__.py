@@ -12,7 +12,13 @@ from lmx.config.errors import (
     nearest,
 )
 from lmx.config.experiment import Experiment
-from lmx.config.learning import CheckpointConfig, ObjectiveConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from lmx.config.learning import (
+    CheckpointConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
 from lmx.config.machine import HardwareConfig, PathsConfig
 from lmx.config.model import ModelConfig
 

@@ -2,104 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from hydra.core.object_type import ObjectType
+from hydra.core.utils import setup_globals
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
-from lmx.config.errors import ConfigError, nearest
+from lmx.config.errors import ConfigError
 from lmx.config.experiment import GROUPS, Experiment
-from lmx.config.validate import describe, validate
+from lmx.config.fields import schema_defaults
+from lmx.config.keys import PRESET_GROUPS
+from lmx.config.overrides import check_overrides, given_keys
+from lmx.config.refusals import COMPOSITION_ERRORS, explain
+from lmx.config.validate import validate
 
 ROOT = "train"
 
 
 def config_dir() -> Path:
-    """Return the folder of YAML files: packaged beside the code in a wheel, at the top level in a checkout."""
+    """Return the folder of YAML files: beside the code in a wheel, at the top level in a checkout."""
     package = Path(__file__).resolve().parents[1]
     packaged = package / "conf"
     return packaged if packaged.is_dir() else package.parent / "conf"
 
 
+@cache
 def register_schemas() -> None:
-    """Register every group's dataclass with Hydra as `<group>/schema`, and the experiment as `schema`."""
+    """Register the fields and defaults of each group's dataclass with Hydra as `<group>/schema`.
+
+    They are registered without their types: Hydra would stop at the first value of a wrong one, and
+    convert some silently. `validate` checks them, all at once.
+    """
+    version.setbase("1.3")
+    setup_globals()
     store = ConfigStore.instance()
-    store.store(name="schema", node=Experiment)
+    store.store(name="schema", node=schema_defaults(Experiment, without=GROUPS))
     for group, schema in GROUPS.items():
-        store.store(group=group, name="schema", node=schema)
+        store.store(group=group, name="schema", node=schema_defaults(schema))
 
 
-def compose(overrides: Sequence[str] = ()) -> Experiment:
+def compose(
+    overrides: Sequence[str] = (), *, config_name: str = ROOT, folder: str | None = None
+) -> Experiment:
     """Compose and validate an experiment from Hydra overrides, as the command line does.
 
-    Raises ConfigError for whatever cannot be composed or does not fit together.
+    `folder` holds further configurations, found before lmx's own are; `config_name` names the file to
+    start from. Raises ConfigError for whatever cannot be composed or does not fit together.
+    """
+    return experiment_of(load(overrides, config_name=config_name, folder=folder), overrides)
+
+
+def load(
+    overrides: Sequence[str] = (),
+    *,
+    config_name: str = ROOT,
+    folder: str | None = None,
+    hydra_overrides: Sequence[str] = (),
+) -> DictConfig:
+    """Compose without validating; the result also holds Hydra's own settings, as `hydra`.
+
+    `hydra_overrides` are lmx's own words to Hydra, beside the user's.
+
+    Raises ConfigError for an override, file or option that does not exist.
+    """
+    loader = config_loader(folder)
+    check(overrides, loader)
+    try:
+        return loader.load_configuration(config_name, [*overrides, *hydra_overrides], run_mode=RunMode.RUN)
+    except COMPOSITION_ERRORS as error:
+        raise ConfigError(explain(error, loader, config_name, overrides, group_names(loader))) from error
+
+
+def experiment_of(config: DictConfig, overrides: Sequence[str]) -> Experiment:
+    """Validate what `load` composed of `overrides`."""
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return validate(own, given_keys(overrides))
+
+
+def check(overrides: Sequence[str], loader: ConfigLoaderImpl, *, sweep: bool = False) -> None:
+    """Check each override against the keys and options there are; raises ConfigError."""
+    check_overrides(overrides, group_names(loader), lambda group: options(loader, group), sweep=sweep)
+
+
+def config_loader(folder: str | None = None) -> ConfigLoaderImpl:
+    """Return Hydra's reader of lmx's configurations and those in `folder`, which come first.
+
+    Raises ConfigError when there is no such folder.
     """
     register_schemas()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = translated(lambda: hydra_compose(ROOT, list(overrides)))
-    return validate(config, given_keys(overrides))
+    search_path = create_config_search_path(str(config_dir()))
+    if folder is not None:
+        path = Path(folder).expanduser().absolute()
+        if not path.is_dir():
+            raise ConfigError(f"--config-dir: got {folder!r}, allowed: a folder of configurations")
+        search_path.prepend("command-line", f"file://{path}", SearchPathQuery(provider="main"))
+    return ConfigLoaderImpl(config_search_path=search_path)
 
 
-def given_keys(overrides: Iterable[str]) -> list[str]:
-    """Return the dotted keys that overrides set to a value (not the choices of a group)."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return [item.key_or_group for item in parsed if not item.is_delete() and "." in item.key_or_group]
+def group_names(loader: ConfigLoaderImpl) -> list[str]:
+    """Return the groups one can choose from, those of lmx first."""
+    found = [name for name in loader.repository.get_group_options("", ObjectType.GROUP) if name != "hydra"]
+    return list(dict.fromkeys([*GROUPS, "callbacks", "logger", *PRESET_GROUPS, *found]))
 
 
-def translated(action: Callable[[], DictConfig]) -> DictConfig:
-    """Run a composition; re-raise what Hydra and OmegaConf refuse as one ConfigError of one line."""
-    try:
-        return action()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(one_line(error)) from error
-
-
-def one_line(error: BaseException) -> str:
-    """Say in one line what was wrong with an override: key, what was got, allowed, nearest valid name."""
-    cause = error.__cause__
-    omega = error if isinstance(error, OmegaConfBaseException) else cause
-    if isinstance(omega, OmegaConfBaseException):
-        return _key_error(omega)
-    missing = getattr(error, "missing_cfg_file", None)
-    options = getattr(error, "options", None)
-    if missing and options is not None:
-        group, _, name = str(missing).rpartition("/")
-        names = [option for option in options if option != "schema"]
-        return f"{group or 'config'}: got {name!r}, allowed: {', '.join(names)}{nearest(name, names)}"
-    text = " ".join(str(error).split())
-    group = text.split("'")[1] if text.startswith("Could not override '") else ""
-    if group:
-        return f"{group}: unknown key or group{nearest(group, known_keys())}"
-    return text
-
-
-def known_keys() -> list[str]:
-    """Return every dotted key of the schemas and every group name."""
-    import dataclasses
-
-    keys = [spec.name for spec in dataclasses.fields(Experiment)]
-    for section in dataclasses.fields(Experiment):
-        schema = section.default_factory
-        if isinstance(schema, type) and dataclasses.is_dataclass(schema):
-            keys += [f"{section.name}.{spec.name}" for spec in dataclasses.fields(schema)]
-    return [*keys, "experiment", "debug"]
-
-
-def _key_error(error: OmegaConfBaseException) -> str:
-    key = error.full_key or ""
-    text = describe(error)
-    if "not in" in text.lower() or "not a valid" in text.lower():
-        return f"{key}: unknown key{nearest(key, known_keys())}"
-    return text
-
-
-__all__ = ["ConfigError", "Override", "compose", "config_dir", "given_keys", "register_schemas", "translated"]
+def options(loader: ConfigLoaderImpl, group: str) -> list[str]:
+    """Return the names of a group's options, those in its folders as `folder/name`, without the schema."""
+    # the loader's own method of this name copies the whole repository at each call
+    repository = loader.repository
+    found = [name for name in repository.get_group_options(group, ObjectType.CONFIG) if name != "schema"]
+    for inner in repository.get_group_options(group, ObjectType.GROUP):
+        found += [f"{inner}/{name}" for name in options(loader, f"{group}/{inner}")]
+    return found

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from lmx.config.fields import choice, field_problems, number
+from lmx.config.fields import choice, field_problems, number, unknown_name
+
+SPLITS = ("train", "validation", "test")
+HUB_FIELDS = ("repository", "revision", "streaming", "timeout_seconds", "splits")
 
 
 @dataclass
@@ -21,8 +24,9 @@ class DataConfig:
     subset: str | None = None
     revision: str | None = None
     text_field: str = "text"
-    splits: dict[str, str] = field(
-        default_factory=lambda: {"train": "train", "validation": "validation", "test": "test"}
+    # which of the repository's splits serve as train, validation and test; null: none
+    splits: dict[str, str | None] = field(
+        default_factory=lambda: {"train": "train", "validation": "validation"}
     )
     local_dir: str | None = None
     streaming: bool = False
@@ -42,7 +46,8 @@ class DataConfig:
     # packing into windows of sequence_length + 1 tokens (inputs and the targets shifted by one)
     packing: str = choice("stream", "stream", "rows", "sentences", "blocks", "documents", "stride")
     sequence_length: int = number(256, low=1)
-    separator: str = choice("eos", "eos", "newlines", "none")  # between documents, where the packing joins them
+    # between documents, where the packing joins them
+    separator: str = choice("eos", "eos", "newlines", "none")
     stride: int | None = number(None, low=1)  # packing=stride: step between windows
     mask_padding: bool = True  # padding targets count neither in the loss nor in the measures
     mask_crossing: bool = True  # likewise targets in another document than their input (packing=documents)
@@ -56,6 +61,9 @@ class DataConfig:
         yield from field_problems(self, "data")
         if self.source == "hub" and not self.repository:
             yield "data.repository: got nothing with data.source=hub, allowed: namespace/name of a dataset"
+        for split in self.splits:
+            if split not in SPLITS:
+                yield unknown_name(f"data.splits.{split}", list(SPLITS), "unknown split")
         if self.source == "files" and not self.files:
             yield "data.files: got nothing with data.source=files, allowed: a folder, a file or a glob"
         if self.packing == "stride" and self.stride is None:
@@ -64,16 +72,15 @@ class DataConfig:
     def useless(self) -> Iterator[tuple[str, str]]:
         """Yield (field, reason) for each field that has no effect with the others' values."""
         if self.source != "hub":
-            for name in ("repository", "subset", "revision", "streaming", "timeout_seconds", "splits", "local_dir"):
+            for name in (*HUB_FIELDS, "subset", "local_dir"):
                 yield name, f"data.source={self.source}"
         elif self.local_dir is not None:
-            for name in ("streaming", "timeout_seconds", "revision"):
+            for name in HUB_FIELDS:
                 yield name, f"data.local_dir={self.local_dir}"
         if self.source != "files":
-            for name in ("files", "validation_files", "validation_fraction"):
-                yield name, f"data.source={self.source}"
-        elif self.validation_files is not None:
-            yield "validation_fraction", f"data.validation_files={self.validation_files}"
+            yield "files", f"data.source={self.source}"
+            yield "validation_files", f"data.source={self.source}"
+        yield from self._useless_fraction()
         if self.source == "storyworld":
             yield "text_field", "data.source=storyworld"
         else:
@@ -87,6 +94,20 @@ class DataConfig:
             yield "mask_crossing", f"data.packing={self.packing}"
         if self.packing not in ("stream", "stride"):
             yield "separator", f"data.packing={self.packing}"
+
+    def _useless_fraction(self) -> Iterator[tuple[str, str]]:
+        """A share is held out of files without their own for validation, or of a split that serves twice."""
+        if self.source == "storyworld":
+            yield "validation_fraction", "data.source=storyworld"
+        elif self.source == "files" and self.validation_files is not None:
+            yield "validation_fraction", f"data.validation_files={self.validation_files}"
+        elif self.source == "hub" and self.local_dir is not None:
+            yield "validation_fraction", f"data.local_dir={self.local_dir}"
+        elif self.source == "hub" and self.splits.get("validation") != self.splits.get("train"):
+            yield "validation_fraction", "data.splits.validation other than data.splits.train"
+
+
+SMALLEST_BPE = 256 + 2  # the bytes, eos and pad
 
 
 @dataclass
@@ -105,11 +126,14 @@ class TokenizerConfig:
         """Yield one line for each contradiction inside the tokenizer settings."""
         yield from field_problems(self, "tokenizer")
         if self.kind == "pretrained" and not self.path:
-            yield "tokenizer.path: got nothing with tokenizer.kind=pretrained, allowed: a folder or a hub name"
+            yield "tokenizer.path: got nothing with tokenizer.kind=pretrained, allowed: a folder or Hub name"
         if self.kind == "bpe" and self.vocab_size is None:
-            yield "tokenizer.vocab_size: got nothing with tokenizer.kind=bpe, allowed: a number ≥ 258"
-        if self.kind == "bpe" and self.vocab_size is not None and self.vocab_size < 258:
-            yield f"tokenizer.vocab_size: got {self.vocab_size}, allowed with kind=bpe: ≥ 258 (256 bytes, 2 specials)"
+            yield f"tokenizer.vocab_size: got null with tokenizer.kind=bpe, allowed: ≥ {SMALLEST_BPE}"
+        if self.kind == "bpe" and self.vocab_size is not None and self.vocab_size < SMALLEST_BPE:
+            yield (
+                f"tokenizer.vocab_size: got {self.vocab_size} with tokenizer.kind=bpe, allowed: "
+                f"≥ {SMALLEST_BPE} (256 bytes and two special tokens)"
+            )
 
     def useless(self) -> Iterator[tuple[str, str]]:
         """Yield (field, reason) for each field that has no effect with the others' values."""

@@ -9,7 +9,14 @@ from typing import Any
 from omegaconf import MISSING
 
 from lmx.config.corpus import DataConfig, TokenizerConfig
-from lmx.config.learning import CheckpointConfig, ObjectiveConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from lmx.config.fields import shown
+from lmx.config.learning import (
+    CheckpointConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
 from lmx.config.machine import HardwareConfig, PathsConfig
 from lmx.config.model import ModelConfig
 
@@ -24,6 +31,7 @@ GROUPS: dict[str, type] = {
     "hardware": HardwareConfig,
     "paths": PathsConfig,
 }
+MFU_CALLBACK = "lmx.training.callbacks.Throughput"
 SECTIONS = (*GROUPS, "train", "checkpoint")
 
 
@@ -74,12 +82,19 @@ class Experiment:
         """Yield one line for each contradiction in the experiment, section by section and between them."""
         if not 0 <= self.seed < 2**31:
             yield f"seed: got {self.seed}, allowed: 0 to {2**31 - 1}"
-        if any(part in ("", ".", "..") or "\0" in part for part in self.name.split("/")):
-            yield f"name: got {self.name!r}, allowed: folder names joined by '/'"
+        yield from self._name_problems()
         for section in SECTIONS:
             yield from getattr(self, section).problems()
         yield from self._batch_problems()
         yield from self._pairing_problems()
+        yield from self._hours_problems()
+
+    def _name_problems(self) -> Iterator[str]:
+        """The name becomes folders below paths.outputs, and must not lead out of them."""
+        for part in self.name.split("/"):
+            if part.strip() in ("", ".", "..") or not part.isprintable() or len(part.encode()) > 200:
+                yield f"name: got {shown(self.name)}, allowed: printable names of folders, joined by '/'"
+                return
 
     def _batch_problems(self) -> Iterator[str]:
         batch, devices, micro = self.train.batch_size, self.devices, self.micro_batch_size
@@ -100,21 +115,27 @@ class Experiment:
                 f"model.attend_within_documents: got true with data.packing={self.data.packing}, "
                 "allowed: only with data.packing=documents"
             )
-        in_hours = self.train.horizon.strip().endswith(("hours", "hour"))
-        if in_hours and self.schedule.kind != "constant" and self.schedule.decay_steps is None:
-            yield (
-                f"train.horizon: got {self.train.horizon!r} with schedule.kind={self.schedule.kind}, allowed: "
-                "schedule=constant, or schedule.decay_steps: the last step of a run in hours is not known beforehand"
-            )
-        if (
-            self.model.vocab_size is not None
-            and self.tokenizer.kind != "pretrained"
-            and self.tokenizer.vocab_size is not None
-            and self.model.vocab_size < self.tokenizer.vocab_size
-        ):
+        needed = None if self.tokenizer.kind == "pretrained" else self.tokenizer.vocab_size
+        if self.model.vocab_size is not None and needed is not None and self.model.vocab_size < needed:
             yield (
                 f"model.vocab_size: got {self.model.vocab_size}, allowed: at least "
-                f"tokenizer.vocab_size={self.tokenizer.vocab_size} (or null: the tokenizer's own)"
+                f"tokenizer.vocab_size={needed} (or null: the tokenizer's own)"
+            )
+
+    def _hours_problems(self) -> Iterator[str]:
+        """The last step of a run in hours is not known beforehand, so no schedule may depend on it."""
+        kind, horizon = self.schedule.kind, self.train.horizon
+        if not horizon.strip().endswith(("hours", "hour")):
+            return
+        if kind != "constant" and self.schedule.decay_steps is None:
+            yield (
+                f"train.horizon: got {horizon!r} with schedule.kind={kind}, allowed: "
+                "steps, epochs or tokens, or schedule=constant, or schedule.decay_steps"
+            )
+        elif kind == "constant" and self.schedule.warmup_fraction:
+            yield (
+                f"schedule.warmup_fraction: got {self.schedule.warmup_fraction} with train.horizon={horizon}, "
+                "allowed: 0, and schedule.warmup_steps instead, for the number of steps is not known"
             )
 
     def useless(self) -> Iterator[tuple[str, str]]:
@@ -124,3 +145,14 @@ class Experiment:
             if hasattr(config, "useless"):
                 for name, reason in config.useless():
                     yield f"{section}.{name}", reason
+        window = self.model.sliding_window
+        if window is not None and window >= self.context_length:
+            yield "model.sliding_window", f"a context of {self.context_length} tokens, which it covers"
+        if self.init_from is not None:
+            for name in ("init", "init_std"):
+                yield f"model.{name}", f"init_from={self.init_from}"
+        if self.resume is not None and self.resume != "auto":
+            yield "init_from", f"resume={self.resume}"
+        targets = [entry.get("_target_") for entry in self.callbacks.values() if isinstance(entry, dict)]
+        if MFU_CALLBACK not in targets:
+            yield "hardware.peak_tflops", "no throughput callback"

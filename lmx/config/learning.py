@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,26 +10,41 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from lmx.config.fields import choice, field_problems, number
+from lmx.config.errors import bad_choice
+from lmx.config.fields import choice, field_problems, number, text
 
 HORIZON_UNITS = ("steps", "epochs", "tokens", "hours")
+HORIZON_FORM = f"a number above 0 and its unit ({', '.join(HORIZON_UNITS)}), such as 600steps or 40.96Mtokens"
+# measures of an evaluation, as `metrics.jsonl` names them
+EVALUATION_MEASURES = (
+    "val/loss",
+    "val/perplexity",
+    "val/bits_per_byte",
+    "val/word_perplexity",
+    "val/entropy",
+    "val/accuracy",
+    "val/accuracy_top5",
+    "val/confidence",
+)
 _HORIZON = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)([kMB]?)\s*([a-z]+)")
 _THOUSANDS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
 
 
-def parse_horizon(text: str) -> tuple[float, str]:
+def parse_horizon(length: str) -> tuple[float, str]:
     """Read a length of training such as ``600steps`` or ``40.96M tokens`` as (amount, unit).
 
     Raises ValueError saying what was got and what is allowed.
     """
-    match = _HORIZON.fullmatch(text.strip())
+    match = _HORIZON.fullmatch(length.strip())
     unit = match[3] if match else ""
     unit = unit if unit.endswith("s") else unit + "s"
     if match is None or unit not in HORIZON_UNITS:
-        raise ValueError(f"got {text!r}, allowed: a number and one of {', '.join(HORIZON_UNITS)}, such as 600steps")
+        raise ValueError(f"got {length!r}, allowed: {HORIZON_FORM}")
     amount = float(match[1]) * _THOUSANDS[match[2]]
+    if not 0 < amount < math.inf:
+        raise ValueError(f"got {length!r}, allowed: {HORIZON_FORM}")
     if unit in ("steps", "tokens") and amount != int(amount):
-        raise ValueError(f"got {text!r}, allowed: a whole number of {unit}")
+        raise ValueError(f"got {length!r}, allowed: a whole number of {unit}")
     return amount, unit
 
 
@@ -53,16 +69,21 @@ class OptimizerConfig:
         if "_target_" not in self.update:
             yield "optimizer.update._target_: got nothing, allowed: the dotted name of an optimizer class"
         if "lr" in self.update:
-            yield "optimizer.update.lr: the rate stands in optimizer.lr"
-        if self.rest is not None:
-            for key in ("_target_", "lr"):
-                if key not in self.rest:
-                    yield f"optimizer.rest.{key}: got nothing; it is needed beside optimizer.rest"
+            yield f"optimizer.update.lr: got {self.update['lr']}, allowed: none here, it is optimizer.lr"
+        if self.rest is not None and "_target_" not in self.rest:
+            yield "optimizer.rest._target_: got nothing, allowed: the dotted name of an optimizer class"
+        if self.rest is not None and "lr" not in self.rest:
+            yield "optimizer.rest.lr: got nothing, allowed: the rate of embeddings, head, norms and biases"
+
+    def useless(self) -> Iterator[tuple[str, str]]:
+        """Yield (field, reason) for each field that has no effect with the others' values."""
+        if not self.weight_decay and not (self.rest or {}).get("weight_decay"):
+            yield "decay", "optimizer.weight_decay=0"
 
 
 @dataclass
 class ScheduleConfig:
-    """The learning rate as a multiple of `optimizer.lr`, a pure function of the step; ends on the last step."""
+    """The learning rate as a multiple of `optimizer.lr`: a pure function of the step, to the last one."""
 
     name: str = MISSING
     kind: str = choice("cosine", "constant", "cosine", "linear", "wsd")
@@ -70,7 +91,7 @@ class ScheduleConfig:
     warmup_fraction: float = number(0.0, low=0, high=1)  # of all steps; instead of warmup_steps
     final_fraction: float = number(0.0, low=0, high=1)  # the last step's multiple of the peak
     decay_fraction: float = number(0.2, low=0, high=1)  # wsd: the share of the steps that decays
-    decay_steps: int | None = number(None, low=1)  # horizon, when it is not the run's (null: the run's length)
+    decay_steps: int | None = number(None, low=1)  # the schedule's length; null: the run's
 
     def problems(self) -> Iterator[str]:
         """Yield one line for each contradiction inside the schedule."""
@@ -78,7 +99,7 @@ class ScheduleConfig:
         if self.warmup_steps and self.warmup_fraction:
             yield (
                 f"schedule.warmup_fraction: got {self.warmup_fraction} beside schedule.warmup_steps="
-                f"{self.warmup_steps}, allowed: one of them"
+                f"{self.warmup_steps}, allowed: one of them, the other 0"
             )
 
     def useless(self) -> Iterator[tuple[str, str]]:
@@ -109,13 +130,16 @@ class ObjectiveConfig:
         if self.kind != "cosine_mix":
             for name in ("alpha", "temperature", "top_k"):
                 yield name, f"objective.kind={self.kind}"
+        elif self.alpha == 0:
+            yield "temperature", "objective.alpha=0"
+            yield "top_k", "objective.alpha=0"
 
 
 @dataclass
 class TrainConfig:
     """How long, in what batches, and what happens on the way. One step is one update of the weights."""
 
-    horizon: str = MISSING  # a number and its unit: 600steps, 10epochs, 40.96Mtokens, 0.5hours
+    horizon: str = text(MISSING, HORIZON_FORM)
     batch_size: int = number(MISSING, low=1)  # sequences an update, over all devices and micro-batches
     clip_grad_norm: float | None = number(1.0, above=0)  # null: measured, not clipped
     log_every_steps: int = number(10, low=1)
@@ -149,3 +173,10 @@ class CheckpointConfig:
     def problems(self) -> Iterator[str]:
         """Yield one line for each contradiction inside the checkpoint settings."""
         yield from field_problems(self, "checkpoint")
+        if self.best is not None and not self.best.startswith("val/"):
+            yield bad_choice("checkpoint.best", self.best, EVALUATION_MEASURES)
+
+    def useless(self) -> Iterator[tuple[str, str]]:
+        """Yield (field, reason) for each field that has no effect with the others' values."""
+        if self.every_steps is None and self.every_minutes is None:
+            yield "keep_last", "checkpoint.every_steps=null and checkpoint.every_minutes=null"

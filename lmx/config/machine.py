@@ -1,4 +1,4 @@
-"""`hardware` and `paths`: where it runs and where things lie. Nothing here changes what is computed, but for precision."""
+"""`hardware` and `paths`: where it runs and where things lie. Only precision changes what is computed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class HardwareConfig:
     accelerator: str = choice("auto", "auto", "cpu", "gpu")
     devices: int | None = number(None, low=1)  # null: one
     strategy: str = choice("single", "single", "ddp")
-    precision: str = choice("auto", "auto", "fp32", "bf16", "fp16")  # bf16 and fp16 are autocast; weights stay fp32
+    # bf16 and fp16 are autocast; weights stay fp32
+    precision: str = choice("auto", "auto", "fp32", "bf16", "fp16")
     micro_batch_size: int | None = number(None, low=1)  # sequences a device and pass; null: the whole share
     compile: str = choice("auto", "auto", "on", "off")
     threads: int | None = number(None, low=1)  # null: torch's own choice
@@ -29,7 +30,10 @@ class HardwareConfig:
         """Yield one line for each contradiction inside the hardware settings."""
         yield from field_problems(self, "hardware")
         if self.strategy == "single" and self.devices not in (None, 1):
-            yield f"hardware.devices: got {self.devices} with hardware.strategy=single, allowed: 1 (or strategy=ddp)"
+            yield (
+                f"hardware.devices: got {self.devices} with hardware.strategy=single, allowed: 1, "
+                "or hardware.strategy=ddp"
+            )
         if self.accelerator == "cpu" and self.precision == "fp16":
             yield "hardware.precision: got 'fp16' with hardware.accelerator=cpu, allowed: fp32, bf16, auto"
 

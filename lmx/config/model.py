@@ -10,6 +10,12 @@ from omegaconf import MISSING
 from lmx.config.fields import choice, field_problems, number
 
 GATED_ACTIVATIONS = ("swiglu", "geglu")
+BLOCK_FIELDS = (
+    *("num_heads", "num_kv_heads", "head_dim", "intermediate_size", "activation", "norm_position", "qk_norm"),
+    *("attention_bias", "mlp_bias", "rope_theta", "rope_layout", "sliding_window", "attention_softcap"),
+    *("attend_within_documents", "attention_dropout", "residual_dropout", "mlp_dropout"),
+    "activation_checkpointing",
+)
 
 
 @dataclass
@@ -39,7 +45,8 @@ class ModelConfig:
     # positions
     position: str = choice("rope", "rope", "learned", "alibi", "none")
     rope_theta: float = number(1e4, above=0)
-    rope_layout: str = choice("half", "half", "interleaved")  # which dims form a rotating pair: (i, i+d/2) or (2i, 2i+1)
+    # which dims form a rotating pair: (i, i+d/2) or (2i, 2i+1)
+    rope_layout: str = choice("half", "half", "interleaved")
     # attention
     sliding_window: int | None = number(None, low=1)  # each position sees itself and the window−1 before it
     attention_softcap: float | None = number(None, above=0)  # c·tanh(x/c) on attention scores
@@ -81,9 +88,11 @@ class ModelConfig:
         """Yield one line for each contradiction inside the model."""
         yield from field_problems(self, "model")
         if self.head_dim is None and self.hidden_size % self.num_heads:
+            divisors = [n for n in range(1, min(self.hidden_size, 4096) + 1) if self.hidden_size % n == 0]
+            near = sorted(sorted(divisors, key=lambda n: abs(n - self.num_heads))[:2])
             yield (
-                f"model.num_heads: got {self.num_heads} heads for model.hidden_size={self.hidden_size}, "
-                "which it must divide (or set model.head_dim)"
+                f"model.num_heads: got {self.num_heads}, allowed: a divisor of model.hidden_size="
+                f"{self.hidden_size} such as {' or '.join(map(str, near))}, or any with model.head_dim set"
             )
         if self.num_heads % self.resolved_kv_heads:
             yield (
@@ -93,7 +102,7 @@ class ModelConfig:
         if self.position == "rope" and self.resolved_head_dim % 2:
             yield f"model.head_dim: got {self.resolved_head_dim}, allowed with position=rope: an even number"
         if self.norm_bias and self.norm != "layernorm":
-            yield f"model.norm_bias: got true with model.norm={self.norm}, allowed: only with norm=layernorm"
+            yield f"model.norm_bias: got true with model.norm={self.norm}, allowed: false, or norm=layernorm"
 
     def useless(self) -> Iterator[tuple[str, str]]:
         """Yield (field, reason) for each field that has no effect with the others' values."""
@@ -102,9 +111,11 @@ class ModelConfig:
             yield "rope_layout", f"model.position={self.position}"
         if self.norm == "none":
             yield "norm_position", "model.norm=none"
-            yield "norm_bias", "model.norm=none"
             yield "final_norm", "model.norm=none"
             if not self.qk_norm:
                 yield "norm_eps", "model.norm=none"
+        if self.num_layers == 0:
+            for name in BLOCK_FIELDS:
+                yield name, "model.num_layers=0"
         if self.init in ("xavier_truncated", "torch_default"):
             yield "init_std", f"model.init={self.init}"

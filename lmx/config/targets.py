@@ -8,6 +8,7 @@ from typing import Any
 
 from lmx.config.errors import nearest
 from lmx.config.experiment import Experiment
+from lmx.config.fields import shown
 
 OPTIMIZERS = (
     "torch.optim.AdamW",
@@ -59,7 +60,8 @@ def target_problems(experiment: Experiment) -> Iterator[str]:
             if entry is None:  # an entry set to null is switched off
                 continue
             if not isinstance(entry, dict) or "_target_" not in entry:
-                yield f"{group}.{name}: got {entry!r}, allowed: an entry with _target_ and its options, or null"
+                known = nearest(name, [other for other in getattr(experiment, group) if other != name])
+                yield f"{group}.{name}: got {shown(entry)}, allowed: null, or _target_ and its options{known}"
                 continue
             yield from _check(f"{group}.{name}", entry, allowed)
 

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import re
+import typing
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lmx.config.errors import ConfigError, nearest
 from lmx.config.experiment import Experiment
+from lmx.config.fields import converted, default_of, shown, type_problem, wanted
+from lmx.config.keys import schema_keys, unknown_key
 from lmx.config.targets import target_problems
 
 
 def validate(config: DictConfig | dict[str, Any], given: Iterable[str] = ()) -> Experiment:
-    """Merge `config` strictly into the schemas and check every value against the others.
+    """Check `config` strictly against the schemas, and every value against the others.
 
     `given` are the dotted keys that the user typed: one of them that has no effect in this combination
     is an error, where the same key from a preset is only idle.
 
-    Raises ConfigError naming every unknown key, wrong type, missing value and contradiction found.
+    Raises ConfigError naming every unknown key, wrong type and missing value; where there are none, every
+    contradiction.
     """
-    try:
-        container = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(describe(error)) from error
-    assert isinstance(container, dict)
-    typed = OmegaConf.structured(Experiment)
     problems: list[str] = []
-    _merge(typed, container, "", problems)
-    problems += [f"{key}: got nothing, a value is needed" for key in sorted(OmegaConf.missing_keys(typed))]
+    experiment = _build(Experiment, _resolved(config), "", problems)
     _raise(problems)
-    experiment = OmegaConf.to_object(typed)
-    assert isinstance(experiment, Experiment)
     problems += experiment.problems()
     problems += target_problems(experiment)
     problems += _useless_problems(experiment, given)
@@ -46,41 +42,77 @@ def to_dict(experiment: Experiment) -> dict[str, Any]:
     return dataclasses.asdict(experiment)
 
 
-def describe(error: OmegaConfBaseException) -> str:
-    """Say in one line what OmegaConf refused."""
-    first = str(error).strip().splitlines()[0].strip() if str(error).strip() else type(error).__name__
+def _resolved(config: DictConfig | dict[str, Any]) -> dict[Any, Any]:
+    """Return plain dicts with every interpolation replaced by its value."""
+    try:
+        container = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
+    except (OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise ConfigError(_interpolation_text(error)) from error
+    assert isinstance(container, dict)
+    return container
+
+
+def _interpolation_text(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "the configuration is nested too deeply, or an interpolation ${…} leads back to its own key"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    reason = lines[0].rstrip(".")
+    named = re.search(r"key '(.+)' not found", reason)
+    hint = nearest(named[1], schema_keys()) if named else ""
+    text = f"got a reference that leads nowhere ({reason}), allowed: a value, or ${{key}} of another{hint}"
     key = getattr(error, "full_key", None)
-    return f"{key}: {first}" if key else first
+    return f"{key}: {text}" if key else text
 
 
-def _merge(node: DictConfig, data: dict[Any, Any], path: str, problems: list[str]) -> None:
-    schema = OmegaConf.get_type(node)
-    names = [spec.name for spec in dataclasses.fields(schema)]  # type: ignore[arg-type]
-    for key, value in data.items():
-        dotted = f"{path}{key}"
-        if key not in names:
-            problems.append(f"{dotted}: unknown key{nearest(str(key), names) or '; allowed: ' + ', '.join(names)}")
+def _build(schema: type[Any], data: dict[Any, Any], path: str, problems: list[str]) -> Any:
+    """Return a `schema` object of `data`; what is wrong is added to `problems`, for the caller to raise."""
+    hints = typing.get_type_hints(schema)
+    problems += (unknown_key(f"{path}{key}") for key in data if key not in hints)
+    values = {}
+    for spec in dataclasses.fields(schema):
+        key, hint = f"{path}{spec.name}", hints[spec.name]
+        value = data[spec.name] if spec.name in data else default_of(spec)
+        if dataclasses.is_dataclass(hint):
+            values[spec.name] = _build_section(typing.cast(type, hint), value, key, problems)
             continue
-        child = None if OmegaConf.is_missing(node, key) else node._get_node(key)
-        kind = OmegaConf.get_type(child) if isinstance(child, DictConfig) else None
-        if kind is not None and dataclasses.is_dataclass(kind):
-            if isinstance(value, dict):
-                _merge(node[key], value, f"{dotted}.", problems)
-            else:
-                problems.append(f"{dotted}: got {value!r}, allowed: a group of keys")
-            continue
-        try:
-            node[key] = value
-        except OmegaConfBaseException:
-            expected = next(spec.type for spec in dataclasses.fields(schema) if spec.name == key)  # type: ignore[arg-type]
-            problems.append(f"{dotted}: got {value!r} ({type(value).__name__}), allowed: {expected}")
+        problem = type_problem(key, value, spec, hint)
+        if value == MISSING:
+            problem = f"{key}: got nothing, allowed: {wanted(spec, hint)}"
+        gaps = (f"{gap}: got nothing, a value is needed" for gap in _gaps(key, value))
+        problems += [problem] if problem else gaps
+        values[spec.name] = value if problem else converted(value, hint)
+    return schema(**values)
 
 
-def _useless_problems(experiment: Experiment, given: Iterable[str]) -> list[str]:
+def _build_section(schema: type[Any], value: Any, key: str, problems: list[str]) -> Any:
+    if isinstance(value, dict):
+        return _build(schema, value, f"{key}.", problems)
+    if isinstance(value, schema):  # the section is absent and this its default, which lacks what has none
+        return _build(schema, {}, f"{key}.", problems)
+    example = f"{key}.{dataclasses.fields(schema)[0].name}"
+    problems.append(f"{key}: got {shown(value)}, allowed: a group of keys, such as {example}")
+    return None
+
+
+def _gaps(key: str, value: Any) -> Iterator[str]:
+    """Yield the dotted places inside an open group that still hold `???`."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in items:
+        if item == MISSING:
+            yield f"{key}.{name}"
+        yield from _gaps(f"{key}.{name}", item)
+
+
+def _useless_problems(experiment: Experiment, given: Iterable[str]) -> Iterator[str]:
     idle = dict(experiment.useless())
-    return [f"{key}: has no effect with {idle[key]}" for key in given if key in idle]
+    for key in dict.fromkeys(given):
+        if key in idle:
+            value: Any = experiment
+            for part in key.split("."):
+                value = getattr(value, part)
+            yield f"{key}: got {shown(value)}, which has no effect with {idle[key]}; leave it out"
 
 
-def _raise(problems: list[str]) -> None:
-    if problems:
-        raise ConfigError("; ".join(dict.fromkeys(problems)))
+def _raise(problems: Iterable[str]) -> None:
+    if lines := list(dict.fromkeys(problems)):
+        raise ConfigError("; ".join(" ".join(line.split()) for line in lines))

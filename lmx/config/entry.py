@@ -1,0 +1,190 @@
+"""The way from a command line through Hydra to a task: one run, a sweep, or a look at the configuration."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from string import Template
+from typing import Any, NoReturn, Protocol, cast
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import _run_hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.main import get_args_parser
+from hydra.plugins.plugin import Plugin
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from lmx import __version__
+from lmx.config.compose import (
+    ROOT,
+    check,
+    config_dir,
+    config_loader,
+    experiment_of,
+    group_names,
+    load,
+    options,
+)
+from lmx.config.door import guarded, refusal
+from lmx.config.errors import ConfigError
+from lmx.config.experiment import Experiment
+from lmx.config.fields import unknown_name
+from lmx.config.overrides import parse
+from lmx.config.refusals import COMPOSITION_ERRORS, HYDRA_ERRORS, one_line
+
+Task = Callable[[Experiment, list[str]], int]
+WIDTH = 100  # columns of the help
+
+
+class SweepLauncher(Protocol):
+    """A class of Hydra launcher that can say how the sweep went."""
+
+    @staticmethod
+    def close(results: list[Any]) -> int:
+        """Report the jobs that the launcher left in `SweepTask.results`; return the sweep's exit status."""
+
+
+class SweepTask:
+    """What Hydra calls for each job of a sweep, where the launcher runs jobs in this process."""
+
+    def __init__(self, task: Task, module: str) -> None:
+        """`module` is the command, as `python -m` takes it."""
+        self.task = task
+        self.__module__ = module  # Hydra names the job after it, and the launcher starts it
+        self.results: list[Any] = []
+        self.status = 0
+
+    def __call__(self, config: DictConfig) -> int:
+        """Validate and run one job."""
+        overrides = [str(line) for line in HydraConfig.get().overrides.task]
+        status = self.task(experiment_of(config, overrides), overrides)
+        self.status = self.status or status
+        return status
+
+
+def hydra_door(
+    task: Task, *, module: str, launcher: type[SweepLauncher], argv: Sequence[str] | None = None
+) -> int:
+    """Run `task(experiment, overrides)` for a command line in Hydra's grammar; return the exit status.
+
+    Everything is composed and validated before the task runs; what is refused becomes one line on standard
+    error and status 2. `--help`, `--cfg`, `--info`, `--multirun` and the other flags are Hydra's own.
+    Nothing is written: no log, no `.hydra`, no folder but that of a sweep.
+
+    `module` is the name of the command under `python -m`; `launcher` a class that Hydra may launch sweeps by.
+    """
+    return guarded(lambda: _open(task, module, launcher, argv))
+
+
+def _open(task: Task, module: str, launcher: type[SweepLauncher], argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    args = parser.parse_intermixed_args(argv)
+    loader = config_loader(args.config_dir)
+    if not args.shell_completion:
+        check(args.overrides, loader, sweep=args.multirun)
+    name = args.config_name or ROOT
+    looks = args.hydra_help or args.cfg or args.info or args.shell_completion
+    if args.help:
+        config = load(
+            args.overrides, config_name=name, folder=args.config_dir, hydra_overrides=["hydra/help=lmx"]
+        )
+        print(_help(config, loader))
+        return 0
+    if args.package:
+        _check_package(args.package, load(args.overrides, config_name=name, folder=args.config_dir))
+    if not looks:
+        fixed = [str(line.input_line) for line in parse(args.overrides) if not line.is_sweep_override()]
+        config = load(fixed, config_name=name, folder=args.config_dir)
+        args.multirun = args.multirun or config.hydra.mode == RunMode.MULTIRUN
+        if not args.multirun:
+            overrides = [str(line) for line in config.hydra.overrides.task]
+            return task(experiment_of(config, overrides), overrides)
+        if config.hydra.callbacks:
+            raise ConfigError(f"hydra.callbacks: got {', '.join(config.hydra.callbacks)}, allowed: none")
+    return _through_hydra(args, parser, SweepTask(task, module), launcher)
+
+
+def _through_hydra(
+    args: argparse.Namespace, parser: argparse.ArgumentParser, task: SweepTask, launcher: type[SweepLauncher]
+) -> int:
+    """Let Hydra do what the flags say: print, or run a sweep."""
+    Plugins.instance().register(cast(type[Plugin], launcher))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # it raises then, and leaves the words to us
+    # in a sweep, Python's own errors are those of a job and no refusal
+    refusals = HYDRA_ERRORS if args.multirun else COMPOSITION_ERRORS
+    try:
+        _run_hydra(args, parser, task, config_path=str(config_dir()), config_name=ROOT)
+    except refusals as error:
+        raise ConfigError(one_line(error)) from error
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+    finally:
+        status = launcher.close(task.results) if task.results else task.status
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return Hydra's parser, with refusals of one line and without what would run code or hide our files."""
+    parser = get_args_parser()
+
+    def error(message: str) -> NoReturn:
+        raise ConfigError(refusal(parser, message))
+
+    parser.error = error  # type: ignore[method-assign]
+    for action in parser._actions:
+        if action.dest in ("experimental_rerun", "config_path"):
+            action.type = _refuse(action.option_strings[0])
+        if isinstance(action, argparse._VersionAction):
+            action.version = f"lmx {__version__} ({action.version})"
+    return parser
+
+
+def _refuse(option: str) -> Callable[[str], NoReturn]:
+    def refuse(value: str) -> NoReturn:
+        raise ConfigError(f"{option}: got {value!r}, allowed: --config-dir DIR, which adds a folder")
+
+    return refuse
+
+
+def _check_package(package: str, config: DictConfig) -> None:
+    node: Any = OmegaConf.to_container(config)
+    place = ""
+    for part in package.split(".") if package != "_global_" else ():
+        place = f"{place}.{part}".lstrip(".")
+        if not isinstance(node, dict) or part not in node:
+            names = list(node) if isinstance(node, dict) else []
+            raise ConfigError(unknown_name(place, names, "not in this composition"))
+        node = node[part]
+
+
+def _help(config: DictConfig, loader: ConfigLoaderImpl) -> str:
+    """Fill in `hydra.help.template` as Hydra does, with groups that are easier on the eye."""
+    choices = config.hydra.runtime.choices
+    groups = []
+    for group in group_names(loader):
+        names = [f"[{name}]" if name == choices.get(group) else name for name in options(loader, group)]
+        if names:
+            groups += _wrapped(f"  {group:<11}", names)
+    text = Template(str(config.hydra.help.template)).safe_substitute(
+        APP_CONFIG_GROUPS="\n".join(groups).lstrip()
+    )
+    return "\n\n".join(_in_columns(paragraph) for paragraph in text.split("\n\n"))
+
+
+def _wrapped(head: str, words: list[str]) -> list[str]:
+    lines = [head]
+    for word in words:
+        if len(lines[-1]) + len(word) + 1 > WIDTH:
+            lines.append(" " * len(head))
+        lines[-1] += f" {word}"
+    return lines
+
+
+def _in_columns(paragraph: str) -> str:
+    """Align what stands before and after ` | ` in each line."""
+    rows = [line.partition(" | ") for line in paragraph.splitlines()]
+    width = max((len(left) for left, bar, _ in rows if bar), default=0)
+    return "\n".join(f"{left:<{width}}  {right}" if right else left for left, _, right in rows)

@@ -1,0 +1,92 @@
+"""An estimate of the memory that training takes on one device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lmx.config import ModelConfig, OptimizerConfig
+from lmx.measure.counts import ParameterCounts, parameter_counts
+
+FP32 = 4
+# fp32 numbers that an update rule keeps a parameter; a class not listed counts as Adam's two
+STATE = {"Muon": 1, "Lion": 1, "SGD": 0, "RMSprop": 1, "Adafactor": 0}
+LOSS_CHUNK = 64 * 2**20  # the fused loss cuts the batch so that the logits of a chunk stay below
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes by part. The process itself (libraries, CUDA's context, the allocator's slack) comes on top."""
+
+    weights: int
+    gradients: int
+    optimizer_state: int
+    activations: int
+    loss: int
+
+    @property
+    def total(self) -> int:
+        """All parts."""
+        return self.weights + self.gradients + self.optimizer_state + self.activations + self.loss
+
+
+def memory_estimate(
+    model: ModelConfig,
+    optimizer: OptimizerConfig,
+    tokens: int,
+    sequence_length: int,
+    half: bool,
+    scores_kept: bool,
+) -> MemoryEstimate:
+    """Estimate the peak of a training step, in bytes.
+
+    `tokens` are those of one pass (micro-batch × sequence), `half` means autocast to bf16 or fp16 over fp32
+    weights, and `scores_kept` that attention is computed by plain products, which keep (B, H, T, T).
+    Weights, gradients and optimizer state are exact but for small buffers; activations count what autograd
+    saves in a block (residual stream, norms, q, k, v, mixed values, feed-forward), without dropout masks.
+    """
+    counts = parameter_counts(model)
+    vocab, width = model.vocab_size or 0, model.hidden_size
+    size = 2 if half else FP32
+    layer = tokens * _saved_in_block(model, sequence_length, half, scores_kept)
+    copies = size * counts.hidden_matrices if half else 0
+    if model.activation_checkpointing:
+        kept = layer + model.num_layers * tokens * width * FP32
+    else:
+        kept = model.num_layers * layer
+    loss = min(tokens * vocab * size, LOSS_CHUNK) + FP32 * vocab * width + FP32 * tokens * width
+    return MemoryEstimate(
+        weights=FP32 * counts.total,
+        gradients=FP32 * counts.total,
+        optimizer_state=FP32 * _state_numbers(optimizer, counts),
+        activations=kept + copies,
+        loss=loss,
+    )
+
+
+def _saved_in_block(model: ModelConfig, sequence_length: int, half: bool, scores_kept: bool) -> int:
+    """Bytes that one block saves a token."""
+    size = 2 if half else FP32
+    head_dim = model.resolved_head_dim
+    # the stream before each sublayer and its norm's parts in fp32; under autocast the products' copies too
+    stream = model.hidden_size * (28 if half else 24)
+    attention = size * head_dim * (3 * model.num_heads + 2 * model.resolved_kv_heads)
+    scores = size * model.num_heads * sequence_length if scores_kept else 0
+    feed_forward = size * model.intermediate_size * (4 if model.gated else 2)
+    return stream + attention + scores + feed_forward
+
+
+def _state_numbers(config: OptimizerConfig, counts: ParameterCounts) -> int:
+    if config.rest is None:
+        return _state_of(config.update) * counts.total
+    rest = counts.total - counts.hidden_matrices
+    return _state_of(config.update) * counts.hidden_matrices + _state_of(config.rest) * rest
+
+
+def _state_of(entry: dict[str, Any]) -> int:
+    """Numbers kept a parameter by the optimizer of one configuration entry."""
+    name = str(entry["_target_"]).rpartition(".")[2]
+    extra = bool(entry.get("amsgrad")) + bool(entry.get("centered"))
+    if name in ("SGD", "RMSprop"):
+        extra += bool(entry.get("momentum"))
+    return STATE.get(name, 2) + extra

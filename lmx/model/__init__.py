@@ -1,0 +1,8 @@
+"""The from-scratch decoder in plain `torch.nn`, one concept a file; weights in and out of transformers."""
+
+from lmx.model.cache import KeyValueCache
+from lmx.model.decoder import Decoder
+from lmx.model.generate import GenerationOptions, generate
+from lmx.model.parameters import parameter_group_of
+
+__all__ = ["Decoder", "GenerationOptions", "KeyValueCache", "generate", "parameter_group_of"]

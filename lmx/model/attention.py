@@ -1,0 +1,86 @@
+"""Causal self-attention with grouped key/value heads."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lmx.config import ModelConfig
+from lmx.model.cache import LayerCache
+from lmx.model.mask import AttentionPlan
+from lmx.model.norm import RMSNorm
+from lmx.model.position import Rotation, rotate
+
+
+class Attention(nn.Module):
+    """``softmax(scale · q kᵀ + bias) v`` in `num_heads` heads; each key/value head serves a group of them.
+
+    The scale is ``1/√D``, under muP ``1/D``. With `qk_norm`, q and k are RMS-normalised over D before
+    they are rotated (Qwen3).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width, bias = config.hidden_size, config.attention_bias
+        self.num_heads, self.num_kv_heads = config.num_heads, config.resolved_kv_heads
+        self.head_dim = config.resolved_head_dim
+        self.query = nn.Linear(width, self.num_heads * self.head_dim, bias)
+        self.key = nn.Linear(width, self.num_kv_heads * self.head_dim, bias)
+        self.value = nn.Linear(width, self.num_kv_heads * self.head_dim, bias)
+        self.output = nn.Linear(self.num_heads * self.head_dim, width, bias)
+        self.query_norm = RMSNorm(self.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.key_norm = RMSNorm(self.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.rope_layout = config.rope_layout
+        self.scale = self.head_dim ** (-0.5 if config.mup_base_width is None else -1.0)
+        self.softcap = config.attention_softcap
+        self.dropout = config.attention_dropout
+
+    def forward(
+        self,
+        x: Tensor,
+        plan: AttentionPlan,
+        rotation: Rotation | None = None,
+        cache: LayerCache | None = None,
+        past: int = 0,
+    ) -> Tensor:
+        """Attend from ``(B, T, C)`` to itself and to the `past` tokens of `cache`; return ``(B, T, C)``."""
+        query = self._heads(self.query(x), self.num_heads)  # (B, H, T, D)
+        key = self._heads(self.key(x), self.num_kv_heads)
+        value = self._heads(self.value(x), self.num_kv_heads)
+        query, key = self.query_norm(query), self.key_norm(key)
+        if rotation is not None:
+            query = rotate(query, rotation, self.rope_layout)
+            key = rotate(key, rotation, self.rope_layout)
+        if cache is not None:
+            key, value = cache.extend(past, key, value)
+        attend = self._fused if plan.fused else self._products
+        mixed = attend(query, key, value, plan.bias)  # (B, H, T, D)
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor, heads: int) -> Tensor:
+        return x.unflatten(-1, (heads, self.head_dim)).transpose(1, 2)
+
+    def _fused(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        return F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=None if bias is None else bias.to(query.dtype),
+            is_causal=bias is None and query.shape[2] > 1,
+            dropout_p=self.dropout if self.training else 0.0,
+            scale=self.scale,
+            enable_gqa=self.num_kv_heads != self.num_heads,
+        )
+
+    def _products(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        if self.num_kv_heads != self.num_heads:
+            group = self.num_heads // self.num_kv_heads
+            key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
+        scores = (query * self.scale) @ key.transpose(-1, -2)  # (B, H, T, S)
+        if self.softcap is not None:
+            scores = self.softcap * torch.tanh(scores / self.softcap)
+        if bias is not None:
+            scores = scores + bias.to(scores.dtype)
+        weights = F.dropout(scores.softmax(-1), self.dropout, self.training)
+        return weights @ value

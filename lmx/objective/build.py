@@ -1,0 +1,56 @@
+"""From the configuration to the objective."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lmx.config import ModelConfig, ObjectiveConfig
+from lmx.objective.cosine import CosineMix
+from lmx.objective.fused import Settings, fused_objective
+from lmx.objective.sums import Objective, TokenSums
+from lmx.objective.workspace import Workspace
+
+
+class FusedObjective:
+    """An `Objective` whose logits are never all in memory; it owns the scratch memory of its calls."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._space = Workspace()
+
+    def __call__(
+        self,
+        hidden: Tensor,
+        targets: Tensor,
+        *,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        embedding: Tensor | None = None,
+        token_weight: Tensor | None = None,
+        scale: float | Tensor = 1.0,
+        details: bool = True,
+    ) -> TokenSums:
+        """Compute the sums over one micro-batch; see `Objective`."""
+        return fused_objective(
+            self.settings,
+            self._space,
+            hidden,
+            targets,
+            weight=weight,
+            bias=bias,
+            embedding=embedding,
+            token_weight=token_weight,
+            scale=scale,
+            details=details,
+        )
+
+
+def build_objective(config: ObjectiveConfig, model: ModelConfig) -> Objective:
+    """Build the objective that `config` names, for the logits that `model` gives.
+
+    A mix with `alpha` 0 is plain cross-entropy, at its cost: its cosine distance is then not measured.
+    """
+    mix = None
+    if config.kind == "cosine_mix" and config.alpha > 0:
+        mix = CosineMix(config.alpha, config.temperature, config.top_k)
+    return FusedObjective(Settings(softcap=model.logit_softcap, mix=mix))

@@ -1,0 +1,214 @@
+"""Linear layer and loss as one autograd function; the logits of a batch are never all in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lmx.objective.cosine import CosineMix, CosineRows
+from lmx.objective.gradients import Chunk, Gradients
+from lmx.objective.softmax import Head, softmax_rows
+from lmx.objective.sums import IGNORE_INDEX, TokenSums
+from lmx.objective.workspace import Tiling, Workspace, choose_tiling
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What of an objective does not change from call to call."""
+
+    softcap: float | None = None
+    mix: CosineMix | None = None
+    tiling: Tiling | None = None  # None: chosen for the device and the sizes
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Everything about a call that is not differentiated."""
+
+    settings: Settings
+    space: Workspace
+    targets: Tensor
+    token_weight: Tensor | None
+    scale: float | Tensor
+    details: bool
+    dtype: torch.dtype  # of the products
+    differentiate: bool
+    tied: bool  # the embedding of the cosine part is the head's weight
+
+
+def fused_objective(
+    settings: Settings,
+    space: Workspace,
+    hidden: Tensor,
+    targets: Tensor,
+    *,
+    weight: Tensor,
+    bias: Tensor | None,
+    embedding: Tensor | None,
+    token_weight: Tensor | None,
+    scale: float | Tensor,
+    details: bool,
+) -> TokenSums:
+    """Compute cross-entropy, mixed with a cosine distance if `settings.mix`; arguments as of `Objective`.
+
+    The logits of a chunk of rows are computed once, tile by tile. Their exponentials are kept, in the dtype
+    of the products, until they have been multiplied into the gradients of hidden states and weight: three
+    products and one exponential a logit. With gradients off nothing is kept. Products run in the dtype of
+    autocast where it is on; the softmax and all sums in float32, or float64 for float64 inputs.
+
+    Raises IndexError for a target outside the vocabulary (on a CPU).
+    """
+    assert hidden.ndim == 2, hidden.shape
+    assert targets.shape == hidden.shape[:1], (targets.shape, hidden.shape)
+    assert weight.shape[1] == hidden.shape[1], (weight.shape, hidden.shape)
+    assert settings.mix is None or embedding is not None, "the cosine part needs the input embedding"
+    tied = settings.mix is not None and embedding is weight
+    call = _Call(
+        settings=settings,
+        space=space,
+        targets=targets,
+        token_weight=token_weight,
+        scale=scale.detach() if isinstance(scale, Tensor) else scale,
+        details=details,
+        dtype=_product_dtype(hidden, weight),
+        differentiate=torch.is_grad_enabled(),
+        tied=tied,
+    )
+    table = None if tied or settings.mix is None else embedding
+    loss, sums = _Fused.apply(hidden, weight, bias, table, call)
+    nats, entropy, correct, top5, confidence, tokens, cosine = sums.unbind()
+    return TokenSums(
+        loss=loss,
+        nats=nats,
+        entropy=entropy,
+        correct=correct,
+        correct_top5=top5,
+        confidence=confidence,
+        tokens=tokens,
+        cosine=None if settings.mix is None else cosine,
+    )
+
+
+def _product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
+    device = hidden.device.type
+    dtype = torch.promote_types(hidden.dtype, weight.dtype)
+    if dtype != torch.float64 and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return dtype
+
+
+class _Fused(torch.autograd.Function):
+    """The gradients are made in forward, where the exponentials are; backward hands them over."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, embedding: Tensor | None, call: _Call
+    ) -> tuple[Tensor, Tensor]:
+        needed = tuple(call.differentiate and need for need in ctx.needs_input_grad[:4])
+        with torch.autocast(hidden.device.type, enabled=False):
+            loss, sums, gradients = _compute((hidden, weight, bias, embedding), call, needed)
+        ctx.save_for_backward(*gradients)
+        ctx.mark_non_differentiable(sums)
+        ctx.set_materialize_grads(False)
+        return loss, sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor, grad_sums: None) -> tuple[Tensor | None, ...]:
+        gradients = ctx.saved_tensors
+        # one is what loss.backward() sends; on a GPU, looking would mean waiting for it
+        if grad_loss.device.type != "cpu" or grad_loss.item() != 1.0:
+            gradients = tuple(None if gradient is None else gradient * grad_loss for gradient in gradients)
+        return *gradients, None
+
+
+def _compute(
+    inputs: tuple[Tensor, Tensor, Tensor | None, Tensor | None], call: _Call, needed: tuple[bool, ...]
+) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
+    """Return the loss, the other sums stacked as TokenSums has them, and the gradients of the inputs."""
+    hidden, weight, bias, _ = inputs
+    exact = torch.promote_types(call.dtype, torch.float32)
+    head = Head(
+        weight=_cast(weight, "weight", call),
+        bias=None if bias is None else bias.to(exact),
+        softcap=call.settings.softcap,
+        exact=exact,
+        space=call.space,
+    )
+    gradients = Gradients(needed, inputs, head, call.tied)
+    # in float16 a scale of 1e-4 would push most gradients out of range: there it is applied at the end
+    early, late = (1.0, call.scale) if call.dtype == torch.float16 else (call.scale, 1.0)
+    valid = call.targets != IGNORE_INDEX
+    targets = call.targets.where(valid, 0)
+    row_weight = valid.to(exact)
+    if call.token_weight is not None:
+        row_weight = call.token_weight.to(exact).where(valid, 0)
+    loss = torch.zeros((), dtype=torch.float64, device=hidden.device)
+    sums = torch.zeros(7, dtype=torch.float64, device=hidden.device)
+    for rows, columns, keep in _chunks(call, hidden, len(weight), gradients.any):
+        softmax = softmax_rows(
+            head,
+            hidden[rows].to(call.dtype),
+            targets[rows],
+            keep=keep,
+            sloped=call.settings.mix is None,
+            columns=columns,
+            rank=call.details,
+        )
+        objective, cosine = softmax.nats, None
+        if keep is not None:
+            exact_hidden, weights = hidden[rows].to(exact), row_weight[rows] * early
+            chunk = Chunk(rows, exact_hidden, targets[rows], weights, softmax, keep)
+            objective, cosine = _differentiate(inputs, call, head, chunk, columns, gradients)
+        loss += (objective * row_weight[rows]).where(valid[rows], 0).sum(dtype=torch.float64)
+        sums += softmax.sums(valid[rows], cosine)
+    return (loss * call.scale).to(exact), sums, gradients.finish(late)
+
+
+def _cast(tensor: Tensor, name: str, call: _Call) -> Tensor:
+    """Return a (V, C) tensor in the dtype of the products."""
+    if tensor.dtype == call.dtype:
+        return tensor
+    return call.space.take(name, tuple(tensor.shape), call.dtype, tensor.device).copy_(tensor)
+
+
+def _chunks(
+    call: _Call, hidden: Tensor, vocabulary: int, differentiate: bool
+) -> Iterator[tuple[slice, int, Tensor | None]]:
+    """Yield each chunk's rows, the columns of its tiles, and memory for its exponentials if needed."""
+    tiling = call.settings.tiling or choose_tiling(len(hidden), vocabulary, call.dtype, hidden.device)
+    for start in range(0, len(hidden), tiling.rows):
+        rows = slice(start, min(start + tiling.rows, len(hidden)))
+        keep = None
+        if differentiate or call.settings.mix is not None:
+            keep = call.space.take("keep", (rows.stop - start, vocabulary), call.dtype, hidden.device)
+        yield rows, tiling.columns, keep
+
+
+def _differentiate(
+    inputs: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
+    call: _Call,
+    head: Head,
+    chunk: Chunk,
+    columns: int,
+    gradients: Gradients,
+) -> tuple[Tensor, Tensor | None]:
+    """Add up a chunk's gradients where needed; return its objective and its cosine distance, each (R,)."""
+    _, weight, _, embedding = inputs
+    mix, softmax = call.settings.mix, chunk.softmax
+    if mix is None:
+        gradients.add_cross_entropy(chunk, None if head.softcap is None else head.slope(softmax.target))
+        return softmax.nats, None
+    table = weight if embedding is None else embedding
+    products_table = head.weight if call.tied else _cast(table, "embedding", call)
+    part = CosineRows(mix, chunk, head, products_table, columns)
+    cosine = part.distance(table.index_select(0, chunk.targets).to(head.exact))
+    if gradients.any:
+        part.differentiate(gradients)
+        gradients.add(chunk, torch.ones_like(chunk.weight), torch.zeros_like(chunk.weight))
+    return mix.alpha * cosine + (1 - mix.alpha) * softmax.nats, cosine

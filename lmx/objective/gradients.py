@@ -1,0 +1,122 @@
+"""The gradients of a linear head and of an embedding, added up chunk by chunk in the exact dtype."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lmx.objective.softmax import Head, Softmax
+
+_COLUMNS = 8192  # of a product in half precision, rounded into scratch before it is added up
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of the batch, their softmax, and what is to become the gradient of their logits."""
+
+    rows: slice  # of the batch
+    hidden: Tensor  # (R, C), in the exact dtype
+    targets: Tensor  # (R,), 0 where ignored
+    weight: Tensor  # (R,) factor of each row in the gradient, 0 where ignored
+    softmax: Softmax
+    keep: Tensor  # (R, V): exp(x − reference), in the dtype of the products
+
+
+class Gradients:
+    """The gradients of hidden states (N, C), head weight (V, C), head bias (V,) and embedding (V, C).
+
+    `needed` says which are wanted. With `tied`, the embedding is the weight, and so are their gradients.
+    """
+
+    def __init__(
+        self,
+        needed: tuple[bool, ...],
+        inputs: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
+        head: Head,
+        tied: bool,
+    ) -> None:
+        hidden, weight, bias, embedding = inputs
+        self.any = any(needed)
+        self._head, self._inputs = head, inputs
+        self._hidden = torch.empty_like(hidden) if needed[0] else None
+        self._weight = torch.empty_like(weight, dtype=head.exact) if needed[1] else None
+        self._bias = torch.zeros_like(bias, dtype=head.exact) if bias is not None and needed[2] else None
+        self._table = None
+        if embedding is not None and needed[3]:
+            self._table = torch.zeros_like(embedding, dtype=head.exact)
+        self._embedding = self._weight if tied else self._table
+        # nothing was added to the weight's yet: its first product may simply be written there
+        self._fresh = len(hidden) > 0 and not tied
+        if self._weight is not None and not self._fresh:
+            self._weight.zero_()
+
+    def add_cross_entropy(self, chunk: Chunk, slope: Tensor | None) -> None:
+        """Add a chunk's gradients of cross-entropy; `slope` (R,) is the softcap's at the targets.
+
+        d logits = weight · (p − onehot(target)), and p = keep / total. Where the target is unlikely, its −1
+        is by far the largest entry: it is added apart, unrounded. Where it is likely, p − 1 is small, and is
+        put into `keep` before it is rounded.
+        """
+        softmax = chunk.softmax
+        factor = chunk.weight / softmax.total
+        true = (softmax.target - softmax.reference).exp()  # exp(x − reference) of the targets
+        likely = true > softmax.total / 2
+        entry = torch.where(likely, true - softmax.total, true)
+        apart = chunk.weight.where(~likely, 0.0)
+        if slope is not None:
+            entry, apart = entry * slope, apart * slope
+        chunk.keep.scatter_(1, chunk.targets[:, None], entry.to(chunk.keep.dtype)[:, None])
+        self.add(chunk, factor, apart)
+
+    def add(self, chunk: Chunk, factor: Tensor, apart: Tensor) -> None:
+        """Add a chunk's gradients from d logits = factor · keep − apart · onehot(target), factors (R,)."""
+        dtype = chunk.keep.dtype
+        if self._hidden is not None:
+            self._hidden[chunk.rows] = self._hidden_rows(chunk, factor, apart)
+        if self._weight is not None:
+            weighted = chunk.hidden * factor[:, None]
+            self._accumulate(self._weight, chunk.keep, weighted.to(dtype), self._fresh)
+            self._fresh = False
+            true = torch.mul(chunk.hidden, -apart[:, None], out=weighted)
+            self._weight.index_add_(0, chunk.targets, true)
+        if self._bias is not None:
+            self._bias.add_(torch.mm(factor.to(dtype)[None], chunk.keep)[0])
+            self._bias.index_add_(0, chunk.targets, -apart)
+
+    def add_embedding(self, p: Tensor, d_expected: Tensor, targets: Tensor, d_true: Tensor) -> None:
+        """Add the embedding's gradient from μ = p · E, (R, V) · (V, C), and from E[target], (R, C)."""
+        if self._embedding is not None:
+            self._accumulate(self._embedding, p, d_expected, fresh=False)
+            self._embedding.index_add_(0, targets, d_true)
+
+    def finish(self, scale: float | Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the four inputs, times `scale`, in their dtypes."""
+        parts = (self._hidden, self._weight, self._bias, self._table)
+        results: list[Tensor | None] = []
+        for part, tensor in zip(parts, self._inputs, strict=True):
+            if part is not None and tensor is not None:
+                if isinstance(scale, Tensor) or scale != 1.0:
+                    part.mul_(scale)
+                part = part.to(tensor.dtype)
+            results.append(part)
+        return tuple(results)
+
+    def _hidden_rows(self, chunk: Chunk, factor: Tensor, apart: Tensor) -> Tensor:
+        head, keep = self._head, chunk.keep
+        out = head.space.take("hidden", tuple(chunk.hidden.shape), keep.dtype, keep.device)
+        rows = torch.mm(keep, head.weight, out=out).to(head.exact).mul_(factor[:, None])
+        true = self._inputs[1].index_select(0, chunk.targets).to(head.exact)
+        return rows.addcmul_(true, apart[:, None], value=-1)
+
+    def _accumulate(self, total: Tensor, left: Tensor, right: Tensor, fresh: bool) -> None:
+        """Add leftᵀ · right, (V, R) · (R, C), to `total`, or write it there."""
+        if left.dtype == total.dtype:
+            torch.mm(left.t(), right, out=total) if fresh else total.addmm_(left.t(), right)
+            return
+        for start in range(0, len(total), _COLUMNS):
+            part = total[start : start + _COLUMNS]
+            out = self._head.space.take("weight_tile", tuple(part.shape), left.dtype, left.device)
+            product = torch.mm(left[:, start : start + _COLUMNS].t(), right, out=out)
+            part.copy_(product) if fresh else part.add_(product)

@@ -1,0 +1,33 @@
+"""Parameter groups, update rules of our own, and schedules as pure functions of the step."""
+
+from typing import TYPE_CHECKING, Any
+
+from lmx.optim.schedule import lr_multiplier, schedule_problems, warmup_steps
+
+if TYPE_CHECKING:
+    from lmx.optim.build import build_optimizer
+    from lmx.optim.lion import Lion
+    from lmx.optim.muon import Muon
+    from lmx.optim.paired import PairedOptimizer
+
+_NEEDS_TORCH = {"build_optimizer": "build", "Lion": "lion", "Muon": "muon", "PairedOptimizer": "paired"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch when it is first used: `lmx.plan` reads schedules without it."""
+    if name not in _NEEDS_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_NEEDS_TORCH[name]}"), name)
+
+
+__all__ = [
+    "Lion",
+    "Muon",
+    "PairedOptimizer",
+    "build_optimizer",
+    "lr_multiplier",
+    "schedule_problems",
+    "warmup_steps",
+]

@@ -1,0 +1,87 @@
+"""`python -m lmx.report RUN [RUN ...]`: render a run's report again, or compare several runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from lmx.config.errors import LmxError
+from lmx.runs import RunFolder, find_runs, is_run, read_run
+
+DESCRIPTION = """\
+Render reports from the records of runs. One run: its report.md and plots are written again.
+Several runs, or a folder that holds several: a report that compares them is written."""
+EXAMPLES = """\
+examples:
+  python -m lmx.report outputs/storyworld_tiny/2025-01-31_12-00-00_1a2b3c
+  python -m lmx.report outputs/storyworld_tiny                 # compare all runs in it
+  python -m lmx.report RUN RUN --out outputs/comparisons/mine"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, render, print the report's path; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lmx.report",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", nargs="+", metavar="RUN", help="a run folder, or a folder that holds some")
+    parser.add_argument("--out", metavar="DIR", help="where a comparison goes (OUTPUTS/comparisons/TIME)")
+    options = parser.parse_args(arguments)
+    try:
+        return _render(_runs(options.run), options.out)
+    except LmxError as error:
+        if os.environ.get("LMX_DEBUG") == "1":
+            raise
+        print(f"lmx: {error}", file=sys.stderr)
+        return error.exit_status
+    except OSError as error:  # a folder that cannot be read or written
+        print(f"lmx: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+def _render(folders: list[Path], out: str | None) -> int:
+    from lmx.report import comparison_table, final_table, render_comparison, render_run
+
+    if len(folders) == 1:
+        if out is not None:
+            raise LmxError("--out: has no effect with one run, whose report stands in its own folder")
+        path = render_run(folders[0])
+        print(final_table(read_run(folders[0])))
+    else:
+        path = render_comparison(folders, out or _comparison_folder(folders))
+        print(comparison_table([read_run(folder) for folder in folders]))
+    print(f"\n{path}")
+    return 0
+
+
+def _runs(places: Sequence[str]) -> list[Path]:
+    """Return the run folders that the arguments name, each once.
+
+    Raises CheckpointError for a place that neither is one nor holds one.
+    """
+    found: dict[Path, Path] = {}
+    for place in places:
+        path = Path(place).expanduser()
+        runs = [path] if is_run(path) else find_runs(path)
+        if not runs:
+            RunFolder.open(path)
+        found |= {run.resolve(): run for run in runs}
+    return list(found.values())
+
+
+def _comparison_folder(folders: Sequence[Path]) -> Path:
+    """`comparisons/<now>` in the outputs folder of the first run; beside the runs where they were moved."""
+    first, name = folders[0].resolve(), Path(read_run(folders[0]).name).parts
+    outputs = first.parents[len(name)] if first.parent.parts[-len(name) :] == name else None
+    common = Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
+    return (outputs or common) / "comparisons" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""The callbacks that `conf/callbacks/*.yaml` name."""
+
+from lmx.training.callbacks.base import Listener, Measure
+from lmx.training.callbacks.early_stopping import EarlyStopping
+from lmx.training.callbacks.gradient_norm import GradientNorm
+from lmx.training.callbacks.machine import PeakMemory, Throughput
+from lmx.training.callbacks.predictive_integrity import PredictiveIntegrity
+from lmx.training.callbacks.samples import Samples
+
+__all__ = [
+    "EarlyStopping",
+    "GradientNorm",
+    "Listener",
+    "Measure",
+    "PeakMemory",
+    "PredictiveIntegrity",
+    "Samples",
+    "Throughput",
+]

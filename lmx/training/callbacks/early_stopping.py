@@ -1,0 +1,47 @@
+"""Stop when the validation measure no longer improves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+
+from lmx.config import ConfigError, bad_choice
+from lmx.measure import lower_is_better
+from lmx.training.callbacks.base import Listener
+from lmx.training.module import LanguageModule
+
+
+class EarlyStopping(Listener):
+    """Ends training after `patience` evaluations in a row without an improvement of more than `min_delta`."""
+
+    def __init__(self, monitor: str = "val/loss", patience: int = 5, min_delta: float = 0.0) -> None:
+        """`monitor` is a measure of the evaluation; its better direction is its own."""
+        if patience < 1:
+            raise ConfigError(f"callbacks.early_stopping.patience: got {patience}, allowed: ≥ 1")
+        self.monitor = monitor
+        self.patience = patience
+        self.min_delta = min_delta
+        self.best: float | None = None
+        self.waited = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs."""
+        return {"best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.best, self.waited = state_dict["best"], state_dict["waited"]
+
+    def on_evaluation(self, trainer: pl.Trainer, module: LanguageModule, values: dict[str, float]) -> None:
+        """Count evaluations without improvement; ask for the end when there were too many."""
+        if self.monitor not in values:
+            raise ConfigError(bad_choice("callbacks.early_stopping.monitor", self.monitor, values))
+        sign = 1.0 if lower_is_better(self.monitor) else -1.0
+        value = sign * values[self.monitor]
+        if self.best is None or value < self.best - self.min_delta:
+            self.best, self.waited = value, 0
+        else:
+            self.waited += 1
+        if self.waited >= self.patience:
+            module.stop(f"{self.monitor} did not improve in {self.patience} evaluations")

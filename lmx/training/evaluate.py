@@ -1,0 +1,60 @@
+"""Evaluating a finished run on a whole split, outside training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning.pytorch as pl
+
+from lmx.config import ConfigError, bad_choice
+from lmx.data import TokenDataModule, prepare
+from lmx.runs import RunFolder
+from lmx.training.evaluation import summarise
+from lmx.training.hardware import LIGHTNING_PRECISION, choose
+from lmx.training.module import LanguageModule
+from lmx.training.resume import load_experiment, load_weights
+from lmx.training.trainer import quiet
+
+
+def evaluate_run(
+    run: str | Path,
+    split: str,
+    *,
+    checkpoint: str | None,
+    batch_size: int | None,
+    say: Callable[[str], None],
+) -> dict[str, float]:
+    """Return the measures of a run's weights on a whole split, named `<split>/…`.
+
+    Raises CheckpointError or ConfigError when the run or the split is not there.
+    """
+    folder = RunFolder.open(run)
+    experiment = load_experiment(folder)
+    if batch_size is not None:
+        if batch_size < 1:
+            raise ConfigError(f"--batch-size: got {batch_size}, allowed: ≥ 1")
+        experiment = dataclasses.replace(
+            experiment, train=dataclasses.replace(experiment.train, eval_batch_size=batch_size)
+        )
+    corpus = prepare(experiment.data, experiment.tokenizer, experiment.paths.cache, say)
+    if split not in corpus.splits:
+        raise ConfigError(bad_choice("--split", split, corpus.splits))
+    module = LanguageModule(experiment, None, corpus.fingerprint)
+    load_weights(module.model, checkpoint or str(folder.path), say)
+    machine = choose(experiment.hardware, None)
+    quiet()
+    trainer = pl.Trainer(
+        accelerator=machine.accelerator,
+        devices=1,
+        precision=LIGHTNING_PRECISION[machine.precision],  # type: ignore[arg-type]
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    data = TokenDataModule(experiment, corpus)
+    trainer.validate(module, dataloaders=data.evaluation_loader(split), verbose=False)
+    values = summarise(module.evaluation.collect(), corpus.splits[split])
+    return {name.replace("val/", f"{split}/", 1): value for name, value in values.items()}

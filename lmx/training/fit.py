@@ -1,0 +1,193 @@
+"""One run from a validated experiment to a finished folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning.pytorch as pl
+
+from lmx.config import ConfigError, Experiment
+from lmx.config.validate import to_dict
+from lmx.data import Corpus, TokenDataModule, prepare
+from lmx.measure import flops_per_token, parameter_counts
+from lmx.runs import MetricsLog, RunFolder
+from lmx.training.checkpoints import LAST, newest_good
+from lmx.training.hardware import Machine, choose
+from lmx.training.horizon import total_steps
+from lmx.training.module import LanguageModule
+from lmx.training.randomness import seed_all
+from lmx.training.resume import Say, find, fingerprint, load_experiment, load_weights
+from lmx.training.trainer import assemble, build_callbacks
+
+POINTER_VARIABLE = "LMX_RUN_POINTER"  # a file into which a sweep's job writes where its run folder is
+
+
+@dataclass
+class Job:
+    """Everything a run needs, built and checked before its folder exists."""
+
+    experiment: Experiment
+    corpus: Corpus
+    machine: Machine
+    module: LanguageModule
+    callbacks: list[pl.Callback]
+
+
+@dataclass
+class Outcome:
+    """How a run ended."""
+
+    folder: RunFolder
+    exit_status: int  # 0, or 128 + the signal that ended it
+    step: int
+
+
+def train(experiment: Experiment, overrides: Sequence[str] = ()) -> Outcome:
+    """Train and evaluate one experiment in a run folder of its own, or continue one.
+
+    Raises an LmxError for whatever the user can mend; the run folder then says why it failed, or does
+    not exist where nothing was begun.
+    """
+    experiment, folder = find(experiment, overrides, _say)
+    identity = fingerprint(experiment)
+    job = build(experiment, _say)
+    checkpoint = None
+    if folder is None:
+        folder = RunFolder.create(experiment.paths.outputs, experiment.name)
+        _describe(folder, job, overrides, identity)
+    else:
+        checkpoint = _continue(folder)
+    _point_to(folder)
+    _announce(job, folder)
+    return _run(job, folder, checkpoint)
+
+
+def build(experiment: Experiment, say: Say) -> Job:
+    """Prepare the corpus and build the module; every setting is refused here or not at all."""
+    callbacks = build_callbacks(experiment)
+    corpus = prepare(experiment.data, experiment.tokenizer, experiment.paths.cache, say)
+    experiment = complete(experiment, corpus)
+    steps = total_steps(experiment, corpus.steps_per_epoch(experiment.train.batch_size, experiment.data.drop_last))
+    machine = choose(experiment.hardware, steps)
+    seed_all(experiment.seed)
+    module = LanguageModule(experiment, steps, corpus.fingerprint)
+    if experiment.init_from is not None:
+        load_weights(module.model, experiment.init_from, say)
+    if machine.compile:
+        module.model.compile()  # in place: parameter names stay as they are
+    return Job(experiment, corpus, machine, module, callbacks)
+
+
+def complete(experiment: Experiment, corpus: Corpus) -> Experiment:
+    """Fill in what only the corpus knows: vocabulary and context.
+
+    Raises ConfigError when the model's vocabulary is smaller than the tokenizer's.
+    """
+    needed = corpus.tokenizer.vocab_size
+    given = experiment.model.vocab_size
+    if given is not None and given < needed:
+        raise ConfigError(
+            f"model.vocab_size: got {given}, allowed: at least the tokenizer's {needed} (or null: the tokenizer's own)"
+        )
+    model = dataclasses.replace(
+        experiment.model, vocab_size=given or needed, context_length=experiment.context_length
+    )
+    return dataclasses.replace(experiment, model=model)
+
+
+def fit_rank(folder: RunFolder) -> None:
+    """Take part in a distributed run that rank 0 has described in `folder`."""
+    job = build(load_experiment(folder), lambda text: None)
+    checkpoint = newest_good(folder.checkpoints, LAST, lambda text: None)
+    _fit(job, folder, None if checkpoint is None else checkpoint[0])
+
+
+def _fit(job: Job, folder: RunFolder, checkpoint: Path | None) -> pl.Trainer:
+    trainer = assemble(job.experiment, job.corpus, folder, job.machine, job.callbacks)
+    start = 0 if checkpoint is None else int(checkpoint.stem.rpartition("-")[2])
+    data = TokenDataModule(job.experiment, job.corpus, total_steps=job.module.total_steps, start_step=start)
+    trainer.fit(job.module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    return trainer
+
+
+def _run(job: Job, folder: RunFolder, checkpoint: Path | None) -> Outcome:
+    module = job.module
+    try:
+        trainer = _fit(job, folder, checkpoint)
+    except KeyboardInterrupt:  # before or after the steps, where no checkpoint is due
+        folder.set_status("interrupted", "signal SIGINT", step=module.step)
+        raise
+    except BaseException as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        folder.set_status("failed", reason, step=module.step)
+        raise
+    result = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    status = "interrupted" if module.interrupted else "completed"
+    folder.set_status(status, module.stop_reason, step=module.step, result=result)
+    return Outcome(folder, 128 + module.signal if module.interrupted else 0, module.step)
+
+
+def _continue(folder: RunFolder) -> Path | None:
+    """Mark a run as running again; return the checkpoint to go on from, None to start again in its folder."""
+    folder.set_status("running")
+    found = newest_good(folder.checkpoints, LAST, _say)
+    if found is None:
+        _say(f"{folder.path}: no checkpoint yet, starting again in the same folder")
+        for log in (folder.metrics, folder.sample_log):
+            MetricsLog(log).rewind(-1)
+        return None
+    return found[0]
+
+
+def _describe(folder: RunFolder, job: Job, overrides: Sequence[str], identity: str) -> None:
+    experiment, counts = job.experiment, parameter_counts(job.experiment.model)
+    folder.write_config(to_dict(experiment))
+    job.corpus.tokenizer.save(folder.tokenizer)
+    per_epoch = job.corpus.steps_per_epoch(experiment.train.batch_size, experiment.data.drop_last)
+    folder.write_identity(
+        name=experiment.name,
+        overrides=list(overrides),
+        seed=experiment.seed,
+        config_fingerprint=identity,
+        hardware=dataclasses.asdict(job.machine),
+        data=job.corpus.facts,
+        tokenizer={"name": experiment.tokenizer.name, "fingerprint": job.corpus.tokenizer.fingerprint},
+        parameters={"total": counts.total, "without_embedding": counts.without_embedding},
+        total_steps=job.module.total_steps,
+        steps_per_epoch=per_epoch,
+        flops_per_token=flops_per_token(experiment.model, experiment.data.sequence_length).training,
+    )
+
+
+def _announce(job: Job, folder: RunFolder) -> None:
+    experiment, counts = job.experiment, parameter_counts(job.experiment.model)
+    train, T = experiment.train, experiment.data.sequence_length
+    steps = job.module.total_steps
+    length = f"{steps:,} steps" if steps is not None else train.horizon
+    rows = (
+        ("data", job.corpus.describe()),
+        ("model", f"{experiment.model.name}: {counts.total:,} parameters, {counts.without_embedding:,} without embedding"),
+        ("train", f"{length} of {train.batch_size} × {T} tokens; {experiment.optimizer.name} {experiment.optimizer.lr:g}, "
+                  f"{experiment.schedule.name}; seed {experiment.seed}"),
+        ("machine", job.machine.describe()),
+        ("run", str(folder.path)),
+    )
+    for name, text in rows:
+        print(f"{name:<8}{text}", flush=True)
+    print(flush=True)
+
+
+def _point_to(folder: RunFolder) -> None:
+    pointer = os.environ.get(POINTER_VARIABLE)
+    if pointer:
+        Path(pointer).write_text(str(folder.path.resolve()))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+

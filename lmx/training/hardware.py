@@ -1,0 +1,88 @@
+"""From `hardware` to what is really used, each choice with its reason in one line."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from lmx.config import ConfigError, HardwareConfig
+
+# a compilation pays when it saves more than it costs; both were measured for models of a few layers
+COMPILE_STEPS_GPU = 500
+COMPILE_STEPS_CPU = 5000
+
+LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Resolved hardware."""
+
+    accelerator: str  # cpu or gpu
+    device_name: str
+    devices: int
+    precision: str  # fp32, bf16 or fp16
+    threads: int
+    compile: bool
+    reasons: tuple[str, ...]
+
+    def describe(self) -> str:
+        """One line for the log and the record."""
+        where = f"{self.devices} × {self.device_name}" if self.devices > 1 else self.device_name
+        return f"{where}, {self.precision}, {self.threads} threads; " + "; ".join(self.reasons)
+
+
+def choose(config: HardwareConfig, total_steps: int | None) -> Machine:
+    """Resolve every `auto`; raises ConfigError when what was asked for is not there."""
+    accelerator, why_accelerator = _accelerator(config)
+    devices = config.devices or 1
+    if accelerator == "gpu" and devices > torch.cuda.device_count():
+        raise ConfigError(f"hardware.devices: got {devices}, allowed here: at most {torch.cuda.device_count()} GPUs")
+    precision, why_precision = _precision(config.precision, accelerator)
+    compiled, why_compile = _compile(config.compile, accelerator, total_steps)
+    name = torch.cuda.get_device_name() if accelerator == "gpu" else _processor_name()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    reasons = (*why_accelerator, *why_precision, *why_compile)
+    return Machine(accelerator, name, devices, precision, torch.get_num_threads(), compiled, reasons)
+
+
+def _accelerator(config: HardwareConfig) -> tuple[str, tuple[str, ...]]:
+    available = torch.cuda.is_available()
+    if config.accelerator == "gpu" and not available:
+        raise ConfigError("hardware.accelerator: got 'gpu', allowed here: cpu, auto (no CUDA device was found)")
+    if config.accelerator != "auto":
+        return config.accelerator, ()
+    return ("gpu", ()) if available else ("cpu", ("no GPU was found",))
+
+
+def _precision(asked: str, accelerator: str) -> tuple[str, tuple[str, ...]]:
+    if asked != "auto":
+        return asked, ()
+    if accelerator == "gpu":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16", ("bf16: this GPU computes it natively",)
+        return "fp16", ("fp16: this GPU has no native bf16",)
+    if torch.cpu._is_amx_tile_supported():
+        return "bf16", ("bf16: this CPU has AMX",)
+    return "fp32", ("fp32: this CPU has no AMX, so bf16 gains little",)
+
+
+def _compile(asked: str, accelerator: str, total_steps: int | None) -> tuple[bool, tuple[str, ...]]:
+    if asked != "auto":
+        return asked == "on", ()
+    enough = COMPILE_STEPS_GPU if accelerator == "gpu" else COMPILE_STEPS_CPU
+    if total_steps is None or total_steps >= enough:
+        return True, (f"compiled: {enough:,} steps or more repay it",)
+    return False, (f"not compiled: fewer than {enough:,} steps do not repay it",)
+
+
+def _processor_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else os.uname().machine

@@ -1,0 +1,106 @@
+"""Which run to continue, or whose weights to start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from lmx.config import CheckpointError, ConfigError, Experiment
+from lmx.config.compose import given_keys
+from lmx.config.validate import to_dict, validate
+from lmx.runs import RunFolder, config_fingerprint, newest_unfinished
+from lmx.training.checkpoints import BEST, LAST, newest_good, read_checkpoint
+from lmx.training.module import CHECKPOINT_KEY
+
+Say = Callable[[str], None]
+# what may differ from the run that is continued; everything else is the experiment itself
+CHANGEABLE = ("train.horizon", "hardware", "checkpoint", "logger", "paths", "resume")
+
+
+def load_experiment(folder: RunFolder) -> Experiment:
+    """Return the experiment that a run folder holds."""
+    try:
+        config = yaml.safe_load(folder.config.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{folder.config}: cannot be read ({error})") from error
+    return validate(config)
+
+
+def find(experiment: Experiment, overrides: Sequence[str], say: Say) -> tuple[Experiment, RunFolder | None]:
+    """Return the experiment to run and, where `resume` names a run, its folder.
+
+    `resume=auto` continues the newest unfinished run of this very configuration, and starts a new one where
+    there is none. `resume=RUN` takes the configuration from the run; overrides may only change CHANGEABLE.
+    """
+    if experiment.resume is None:
+        return experiment, None
+    if experiment.init_from is not None:
+        raise ConfigError("init_from: has no effect beside resume, which continues with the run's own weights")
+    if experiment.resume == "auto":
+        path = newest_unfinished(experiment.paths.outputs, experiment.name, fingerprint(experiment))
+        say(f"resume=auto: {'no unfinished run of this configuration, starting one' if path is None else path}")
+        return experiment, None if path is None else RunFolder.open(path)
+    folder = RunFolder.open(experiment.resume)
+    return _with_changes(load_experiment(folder), experiment, overrides), folder
+
+
+def fingerprint(experiment: Experiment) -> str:
+    """Return what two runs of the same computation share."""
+    return config_fingerprint(to_dict(experiment))
+
+
+def load_weights(model: nn.Module, source: str, say: Say) -> None:
+    """Start `model` from the weights of a run folder (its best, else its last) or of one checkpoint file.
+
+    Raises CheckpointError naming each parameter that is missing, left over or of another shape.
+    """
+    path = Path(source).expanduser()
+    checkpoint = read_checkpoint(path) if path.is_file() else _weights_of(RunFolder.open(path), say)
+    state = {
+        name.removeprefix("model."): value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith("model.")
+    }
+    own = model.state_dict()
+    problems = [f"missing {name}" for name in own if name not in state]
+    problems += [f"unknown {name}" for name in state if name not in own]
+    problems += [
+        f"{name} is {tuple(state[name].shape)}, the model's {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    if problems:
+        raise CheckpointError(f"init_from: {source} does not fit the model: {'; '.join(problems[:6])}")
+    model.load_state_dict(state)
+
+
+def _weights_of(folder: RunFolder, say: Say) -> dict[str, Any]:
+    found = newest_good(folder.checkpoints, BEST, say) or newest_good(folder.checkpoints, LAST, say)
+    if found is None:
+        raise CheckpointError(f"{folder.path}: no whole checkpoint in it")
+    path, checkpoint = found
+    say(f"weights from {path}, step {checkpoint[CHECKPOINT_KEY]['step']}")
+    return checkpoint
+
+
+def _with_changes(saved: Experiment, composed: Experiment, overrides: Sequence[str]) -> Experiment:
+    config, new = to_dict(saved), to_dict(composed)
+    keys = given_keys(overrides) + [text.split("=")[0].lstrip("+~") for text in overrides if "." not in text.split("=")[0]]
+    for key in dict.fromkeys(keys):
+        if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in CHANGEABLE):
+            raise ConfigError(
+                f"{key}: cannot differ in a resumed run, allowed: {', '.join(CHANGEABLE)} "
+                "(init_from=RUN starts a new run from its weights)"
+            )
+        _copy(new, config, key.split("."))
+    return validate(config)
+
+
+def _copy(source: dict[str, Any], target: dict[str, Any], path: list[str]) -> None:
+    for part in path[:-1]:
+        source, target = source[part], target[part]
+    target[path[-1]] = source[path[-1]]

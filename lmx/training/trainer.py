@@ -1,0 +1,132 @@
+"""Assembling Lightning's Trainer from the configuration."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import sys
+import warnings
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import Strategy
+
+from lmx.config import ConfigError, Experiment, nearest
+from lmx.data import Corpus
+from lmx.runs import MetricsLog, RunFolder
+from lmx.training.callbacks import Samples
+from lmx.training.checkpoints import Checkpoints, VerifiedCheckpointIO
+from lmx.training.distributed import LaunchedDDP
+from lmx.training.ending import Ending
+from lmx.training.evaluation import Evaluation
+from lmx.training.hardware import LIGHTNING_PRECISION, Machine
+from lmx.training.horizon import evaluation_interval, max_hours
+from lmx.training.hyperparameters import HyperParameters
+from lmx.training.progress import Progress
+from lmx.training.recorder import Recorder
+
+
+def build_entry(key: str, entry: dict[str, Any], **defaults: Any) -> Any:
+    """Build the object of a `_target_` entry that the allow-list has passed.
+
+    `defaults` fill options that the class has and the entry does not give. Raises ConfigError naming an
+    option the class does not know, or what it refused.
+    """
+    target = entry["_target_"]
+    options = {name: value for name, value in entry.items() if name != "_target_"}
+    module, _, name = target.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{key}._target_: got {target!r}, which cannot be imported ({error})") from error
+    parameters = inspect.signature(cls).parameters
+    names = [p for p, spec in parameters.items() if spec.kind is not spec.VAR_KEYWORD]
+    open_ended = len(names) < len(parameters)
+    for option in options:
+        if option not in names and not open_ended:
+            hint = nearest(option, names) or f"; allowed: {', '.join(names) or 'no options'}"
+            raise ConfigError(f"{key}.{option}: unknown option of {target}{hint}")
+    filled = {option: value for option, value in defaults.items() if option in names}
+    try:
+        return cls(**{**filled, **options})
+    except (TypeError, ValueError, ModuleNotFoundError) as error:
+        raise ConfigError(f"{key}: {target} refused its options: {error}") from error
+
+
+def build_callbacks(experiment: Experiment) -> list[pl.Callback]:
+    """Build the callbacks of the configuration; an entry set to null is switched off."""
+    return [
+        build_entry(f"callbacks.{name}", entry) for name, entry in experiment.callbacks.items() if entry is not None
+    ]
+
+
+def build_loggers(experiment: Experiment, folder: RunFolder) -> list[Logger]:
+    """Build the loggers of the configuration, each writing below the run folder."""
+    place = {"save_dir": str(folder.path), "name": "", "default_hp_metric": False}
+    return [
+        build_entry(f"logger.{name}", entry, version=name, **place)
+        for name, entry in experiment.logger.items()
+        if entry is not None
+    ]
+
+
+def assemble(
+    experiment: Experiment, corpus: Corpus, folder: RunFolder, machine: Machine, callbacks: list[pl.Callback]
+) -> pl.Trainer:
+    """Return the Trainer of one run.
+
+    The order of the callbacks is the order of a step: measures and callbacks of others, record, evaluation,
+    checkpoint, ending.
+    """
+    quiet()
+    train, kept = experiment.train, experiment.checkpoint
+    per_epoch = corpus.steps_per_epoch(train.batch_size, experiment.data.drop_last)
+    for callback in callbacks:
+        if isinstance(callback, Samples):
+            callback.attach(folder, corpus.tokenizer)
+    checkpoints = Checkpoints(folder.checkpoints, kept.every_steps, kept.every_minutes, kept.keep_last, kept.best)
+    log = MetricsLog(folder.metrics)
+    return pl.Trainer(
+        accelerator=machine.accelerator,
+        devices=machine.devices,
+        strategy=_strategy(experiment, machine, folder),
+        precision=LIGHTNING_PRECISION[machine.precision],  # type: ignore[arg-type]
+        max_epochs=1,  # Lightning's one epoch is the whole run; ours are counted in steps
+        deterministic=experiment.hardware.deterministic,
+        logger=build_loggers(experiment, folder) or False,
+        callbacks=[
+            *callbacks,
+            Progress(),
+            HyperParameters(),
+            Recorder(log, corpus.splits["validation"], train.log_every_steps, per_epoch),
+            Evaluation(evaluation_interval(experiment, per_epoch), train.eval_at_start),
+            checkpoints,
+            Ending(checkpoints, max_hours(experiment)),
+        ],
+        plugins=[VerifiedCheckpointIO()],
+        check_val_every_n_epoch=None,
+        val_check_interval=sys.maxsize,  # the Evaluation callback decides
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder.path,
+    )
+
+
+def quiet() -> None:
+    """Silence what Lightning says about choices that lmx has made and told of itself."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in ("does not have many workers", ".*isinstance.treespec.", "Checkpoint directory .* exists"):
+        warnings.filterwarnings("ignore", f".*{message}.*")
+
+
+def _strategy(experiment: Experiment, machine: Machine, folder: RunFolder) -> Strategy | str:
+    if experiment.hardware.strategy != "ddp":
+        return "auto"
+    return LaunchedDDP(folder, backend="nccl" if machine.accelerator == "gpu" else "gloo")

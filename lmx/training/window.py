@@ -1,0 +1,132 @@
+"""What was measured since the last record: kept on the device, read once, summed over ranks once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lmx.objective import TokenSums
+
+Array = NDArray[np.float64]
+SUMS = ("nats", "entropy", "correct", "correct_top5", "confidence")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Measurements of k consecutive updates, over all ranks."""
+
+    sums: dict[str, Array]  # name → (k,): sums over the valid tokens of each update
+    tokens: Array  # (k,): valid tokens of each update
+    norms: Array  # (k, P): gradient L2 norm of each parameter, before clipping
+
+    @property
+    def count(self) -> int:
+        """Number of updates."""
+        return len(self.tokens)
+
+    def mean(self, name: str) -> float:
+        """Token-weighted mean of a sum over all updates."""
+        return float(self.sums[name].sum() / max(self.tokens.sum(), 1.0))
+
+    def per_token(self, name: str) -> Array:
+        """Mean over the tokens of each update, (k,)."""
+        return self.sums[name] / np.maximum(self.tokens, 1.0)
+
+    def grad_norm(self) -> Array:
+        """Global L2 norm of each update's gradient, (k,)."""
+        return np.sqrt(np.square(self.norms).sum(axis=1))
+
+
+class Window:
+    """Collects the sums and gradient norms of each update without waiting for the device."""
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[Tensor, Tensor, float]] = []
+        self._rows: list[list[float]] = []  # settled: sums, then tokens, then norms
+
+    def add(self, sums: Tensor, norms: Tensor, tokens: float) -> None:
+        """Add one update: `sums` (len(SUMS),) of this rank, `norms` (P,) and `tokens` of all ranks."""
+        self._pending.append((sums, norms, tokens))
+
+    def settle(self) -> None:
+        """Bring what is pending to the host, summed over ranks: the one wait. Called by every rank alike."""
+        if not self._pending:
+            return
+        sums = torch.stack([row[0] for row in self._pending]).double()
+        norms = torch.stack([row[1] for row in self._pending]).double()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(sums)
+        tokens = torch.tensor([[row[2]] for row in self._pending], dtype=torch.float64)
+        self._rows += torch.cat([sums.cpu(), tokens, norms.cpu()], dim=1).tolist()
+        self._pending.clear()
+
+    def take(self) -> Steps:
+        """Return all updates since the last call and forget them."""
+        self.settle()
+        table = np.asarray(self._rows, dtype=np.float64)
+        self._rows.clear()
+        sums = {name: table[:, column] for column, name in enumerate(SUMS)}
+        return Steps(sums, table[:, len(SUMS)], table[:, len(SUMS) + 1 :])
+
+    def __len__(self) -> int:
+        return len(self._pending) + len(self._rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the updates not yet recorded, as plain lists; every rank must call it."""
+        self.settle()
+        return {"rows": [list(row) for row in self._rows]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self._pending.clear()
+        self._rows = [list(row) for row in state["rows"]]
+
+
+def step_sums(parts: list[TokenSums]) -> Tensor:
+    """Add up the micro-batches of one update: (len(SUMS),) on their device."""
+    rows = [torch.stack([getattr(part, name) for name in SUMS]) for part in parts]
+    return rows[0] if len(rows) == 1 else torch.stack(rows).sum(0)
+
+
+@dataclass
+class Stopwatch:
+    """Seconds spent training: stopped during evaluation, saving and sampling, carried over a resume."""
+
+    elapsed: float = 0.0
+    _since: float | None = field(default=None, repr=False)
+
+    def start(self) -> None:
+        """Go on counting."""
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        """Stop counting."""
+        if self._since is not None:
+            self.elapsed += time.perf_counter() - self._since
+            self._since = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds counted so far."""
+        running = 0.0 if self._since is None else time.perf_counter() - self._since
+        return self.elapsed + running
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave a passage out of the count."""
+        running = self._since is not None
+        self.stop()
+        try:
+            yield
+        finally:
+            if running:
+                self.start()
