@@ -16,7 +16,9 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("run", metavar="RUN", help="a run folder")
     line.add_argument("--split", default="validation", help="validation (default), test or train")
     line.add_argument("--checkpoint", metavar="FILE", help="a checkpoint file instead of the run's best")
-    line.add_argument("--batch-size", type=int, metavar="N", help="sequences a pass; the result does not depend on it")
+    line.add_argument(
+        "--batch-size", type=int, metavar="N", help="sequences a pass; the result does not depend on it"
+    )
     line.add_argument("--json", action="store_true", help="print one JSON object")
     return line
 

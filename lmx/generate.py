@@ -12,11 +12,15 @@ def parser() -> argparse.ArgumentParser:
     from lmx.config.door import Parser
 
     line = Parser(prog="python -m lmx.generate", description="Write text with a trained run.")
-    line.add_argument("run", metavar="RUN", help="a run folder, such as outputs/storyworld_tiny/2026-01-31_12-00-00_abc123")
+    line.add_argument(
+        "run", metavar="RUN", help="a run folder, such as outputs/storyworld_tiny/2026-01-31_12-00-00_abc123"
+    )
     line.add_argument("--prompt", action="append", help="where the text begins; may be given several times")
     line.add_argument("--checkpoint", metavar="FILE", help="a checkpoint file instead of the run's best")
     line.add_argument("--max-new-tokens", type=int, default=200, metavar="N")
-    line.add_argument("--temperature", type=float, default=0.8, metavar="X", help="0: the likeliest token (default 0.8)")
+    line.add_argument(
+        "--temperature", type=float, default=0.8, metavar="X", help="0: the likeliest token (default 0.8)"
+    )
     line.add_argument("--top-k", type=int, metavar="N")
     line.add_argument("--top-p", type=float, metavar="X")
     line.add_argument("--min-p", type=float, metavar="X")
@@ -49,7 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
         ids = tokenizer.encode(prompt) or [eos if eos is not None else 0]
         written = _stream(restored.model, tokenizer, prompt, ids, options, generate)
         words = written.split()
-        print(f"\ndistinct-1 {distinct_n(words, 1):.3f}, distinct-2 {distinct_n(words, 2):.3f}", file=sys.stderr)
+        print(
+            f"\ndistinct-1 {distinct_n(words, 1):.3f}, distinct-2 {distinct_n(words, 2):.3f}", file=sys.stderr
+        )
     return 0
 
 

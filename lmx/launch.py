@@ -12,34 +12,17 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lmx.config.compose import compose
-from lmx.config.entry import SweepTask
-from lmx.config.errors import CheckpointError, ConfigError, LmxError
-from lmx.config.overrides import parse
+from lmx.config.errors import CheckpointError
 
 POINTER_VARIABLE = "LMX_RUN_POINTER"  # a file into which a job writes where its run folder is
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class SweepInterrupted(LmxError):
-    """A signal ended the sweep."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(
-            f"the sweep was ended by {signal.Signals(number).name}; jobs not started are left out"
-        )
-        self.exit_status = 128 + number
 
 
 @dataclass(frozen=True)
@@ -56,14 +39,12 @@ class Job:
     @property
     def status(self) -> str:
         """One word, with the exit status where that says more."""
-        word = str(self.identity.get("status") or ("completed" if self.exit_status == 0 else "failed"))
         if self.exit_status < 0:
             return f"killed ({signal.Signals(-self.exit_status).name})"
-        return (
-            word
-            if self.exit_status == 0
-            else f"{word if word != 'completed' else 'failed'} ({self.exit_status})"
-        )
+        if self.exit_status == 0:
+            return "completed"
+        word = "interrupted" if self.identity.get("status") == "interrupted" else "failed"
+        return f"{word} ({self.exit_status})"
 
     def measure(self, name: str) -> float | None:
         """Return a figure of its result, None where there is none."""
@@ -71,96 +52,67 @@ class Job:
         return None if value is None else float(value)
 
 
-class ProcessLauncher(Launcher):
-    """Runs each job as `python -m <module> <overrides>`, one after the other; none that fails stops the rest.
+class ProcessLauncher:
+    """What Hydra calls for each job of a sweep: runs it as `python -m <module> <flags> <overrides>`.
 
-    All jobs are composed and validated before the first one starts.
+    A job that fails is told of, and the others go on. SIGINT and SIGTERM are passed on to the job that runs,
+    and end the sweep after it.
     """
 
-    __module__ = "hydra_plugins.lmx"  # Hydra takes plugins from this package alone
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra knows of the sweep, and check the jobs where they are known by now.
-
-        Raises ConfigError naming the first job that cannot be run.
-        """
-        assert isinstance(task_function, SweepTask)
-        self.task = task_function
-        self.config_name = str(config.hydra.job.config_name)
-        folders = [
-            source.path for source in config.hydra.runtime.config_sources if source.provider == "command-line"
-        ]
-        self.folder: str | None = folders[0] if folders else None
-        self.checked: set[tuple[str, ...]] = set()
+    def __init__(self, module: str, flags: Sequence[str] = ()) -> None:
+        self.__module__ = module  # Hydra names the application after it
+        self.command = [sys.executable, "-m", module, "--run", *flags]
+        self.jobs: list[Job] = []
+        self.child: subprocess.Popen[bytes] | None = None
         self.received = 0
-        if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
-            params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-            lines = [*params, *config.hydra.overrides.task]
-            self._check(list(chain.from_iterable(BasicSweeper.split_arguments(parse(lines), None))), 0)
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run jobs; return their validation losses (NaN where there is none), for a sweeper to optimise.
+    def __call__(self, config: DictConfig) -> float:
+        """Run the job that Hydra composed; return its validation loss, NaN where there is none.
 
-        Raises SweepInterrupted when a signal came: it is passed on to the job that runs, and no other starts.
+        Raises SystemExit with 128 + the signal when one came.
         """
-        self._check(job_overrides, initial_job_idx)
-        before = {number: signal.signal(number, self._receive) for number in SIGNALS}
-        jobs: list[Job] = []
-        try:
-            for number, overrides in enumerate(job_overrides, start=initial_job_idx):
-                jobs.append(self._run(number, tuple(overrides)))
-                self.task.results.append(jobs[-1])
-                if self.received:
-                    raise SweepInterrupted(self.received)
-        finally:
-            for signal_number, handler in before.items():
-                signal.signal(signal_number, handler)
-        return [_job_return(job) for job in jobs]
+        hydra = HydraConfig.get()
+        job = self._run(int(hydra.job.num), tuple(map(str, hydra.overrides.task)))
+        self.jobs.append(job)
+        print(f"job {job.number}: {job.status} in {job.seconds:.1f} s", flush=True)
+        if self.received:
+            raise SystemExit(128 + self.received)
+        loss = job.measure("val/loss")
+        return math.nan if loss is None else loss
 
-    @staticmethod
-    def close(results: list[Any]) -> int:
-        """Print the table of all jobs; return 0 only when all of them succeeded, else 1."""
-        print(f"\n{summary(results)}", flush=True)
-        return int(any(job.exit_status for job in results))
-
-    def _check(self, jobs: Sequence[Sequence[str]], first: int) -> None:
-        for number, overrides in enumerate(jobs, start=first):
-            if tuple(overrides) in self.checked:
-                continue
-            try:
-                compose(overrides, config_name=self.config_name, folder=self.folder)
-            except ConfigError as error:
-                raise ConfigError(f"job {number} ({' '.join(overrides)}): {error}") from error
-            self.checked.add(tuple(overrides))
+    def close(self) -> int:
+        """Print the table of all jobs; return 0 when all of them succeeded, else 1."""
+        if self.jobs:
+            print(f"\n{summary(self.jobs)}", flush=True)
+        if self.received:
+            print(f"lmx: the sweep was ended by {signal.Signals(self.received).name}", file=sys.stderr)
+        return int(any(job.exit_status for job in self.jobs))
 
     def _run(self, number: int, overrides: tuple[str, ...]) -> Job:
         print(f"\njob {number}: {shlex.join(overrides)}", flush=True)
         begun = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="lmx-sweep-") as place:
             pointer = Path(place) / "run"
-            # in a process group of its own: a terminal's Ctrl-C reaches it once, through us
-            self.child = subprocess.Popen(
-                self._command(overrides), env={**os.environ, POINTER_VARIABLE: str(pointer)}, process_group=0
-            )
-            if self.received:  # the signal came while it was being started
-                self.child.send_signal(self.received)
-            exit_status = self.child.wait()
+            exit_status = self._wait([*self.command, *overrides], {POINTER_VARIABLE: str(pointer)})
             folder = Path(pointer.read_text()) if pointer.is_file() else None
-        job = Job(number, overrides, exit_status, time.monotonic() - begun, folder, _identity(folder))
-        print(f"job {number}: {job.status} in {job.seconds:.1f} s", flush=True)
-        return job
+        return Job(number, overrides, exit_status, time.monotonic() - begun, folder, _identity(folder))
 
-    def _command(self, overrides: tuple[str, ...]) -> list[str]:
-        flags = ["--config-name", self.config_name]
-        if self.folder is not None:
-            flags += ["--config-dir", self.folder]
-        return [sys.executable, "-m", self.task.__module__, *flags, *overrides]
+    def _wait(self, command: list[str], variables: dict[str, str]) -> int:
+        before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        try:
+            # in a process group of its own, so that a terminal's Ctrl-C reaches it once, through us
+            self.child = subprocess.Popen(command, env={**os.environ, **variables}, process_group=0)
+            if self.received:  # it came while the job was being started
+                self.child.send_signal(self.received)
+            return self.child.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        child = getattr(self, "child", None)
-        if child is not None and child.poll() is None:
-            child.send_signal(number)
+        if self.child is not None and self.child.poll() is None:
+            self.child.send_signal(number)
 
 
 def summary(jobs: Sequence[Job]) -> str:
@@ -168,7 +120,7 @@ def summary(jobs: Sequence[Job]) -> str:
     shared = [
         line for line in jobs[0].overrides if len(jobs) > 1 and all(line in job.overrides for job in jobs)
     ]
-    rows = [("job", "status", "seconds", "bits/byte", "val loss", "overrides", "run")]
+    rows: list[tuple[str, ...]] = [("job", "status", "seconds", "bits/byte", "val loss", "overrides", "run")]
     for job in jobs:
         own = " ".join(line for line in job.overrides if line not in shared)
         bits, loss = job.measure("val/bits_per_byte"), job.measure("val/loss")
@@ -207,11 +159,3 @@ def _identity(folder: Path | None) -> dict[str, Any]:
         return RunFolder.open(folder).read_identity()
     except CheckpointError:
         return {}
-
-
-def _job_return(job: Job) -> JobReturn:
-    """Tell Hydra that the job has been seen to: at one marked as failed its sweeper would stop the others."""
-    loss = job.measure("val/loss")
-    result = JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED)
-    result.return_value = math.nan if loss is None else loss
-    return result

@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lmx.config import Experiment
 
+if TYPE_CHECKING:
+    from lmx.runs import RunFolder
+
 
 def run(experiment: Experiment, overrides: list[str]) -> int:
-    """Train one experiment; return the exit status of the run."""
+    """Train one experiment and report; return the exit status of the run."""
+    # large fresh tensors are page-faulted every step otherwise; torch reads this when it is imported
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from lmx.training import train
 
-    return train(experiment, overrides=overrides).exit_status
+    outcome = train(experiment, overrides)
+    folder = outcome.folder
+    if outcome.exit_status:
+        print(
+            f"\ninterrupted at step {outcome.step}; continue with\n  python -m lmx.train resume={folder.path}"
+        )
+    else:
+        conclude(folder)
+    return outcome.exit_status
+
+
+def conclude(folder: RunFolder) -> None:
+    """Render the report of a finished run; print its figures, what it writes, and where everything is."""
+    from lmx.report import final_table, render_run
+    from lmx.runs import read_run
+
+    report = render_run(folder.path)
+    finished = read_run(folder.path)
+    print(f"\n{final_table(finished)}")
+    if finished.samples:
+        sample = finished.samples[-1]
+        print("\nSample\n")
+        for line in (sample["prompt"] + sample["text"]).splitlines():
+            print(textwrap.fill(line, 78, initial_indent="  ", subsequent_indent="  "))
+    print(f"\nRun     {folder.path}\nReport  {report}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,14 +6,12 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from string import Template
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import _run_hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.main import get_args_parser
-from hydra.plugins.plugin import Plugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,6 +19,7 @@ from lmx import __version__
 from lmx.config.compose import (
     ROOT,
     check,
+    compose,
     config_dir,
     config_loader,
     experiment_of,
@@ -40,29 +39,15 @@ WIDTH = 100  # columns of the help
 
 
 class SweepLauncher(Protocol):
-    """A class of Hydra launcher that can say how the sweep went."""
+    """What Hydra calls for each job of a sweep; made of the module and the flags of the command."""
 
-    @staticmethod
-    def close(results: list[Any]) -> int:
-        """Report the jobs that the launcher left in `SweepTask.results`; return the sweep's exit status."""
+    def __init__(self, module: str, flags: list[str]) -> None: ...
 
+    def __call__(self, config: DictConfig) -> float:
+        """Run the job that Hydra has composed; return the figure that a sweeper may optimise."""
 
-class SweepTask:
-    """What Hydra calls for each job of a sweep, where the launcher runs jobs in this process."""
-
-    def __init__(self, task: Task, module: str) -> None:
-        """`module` is the command, as `python -m` takes it."""
-        self.task = task
-        self.__module__ = module  # Hydra names the job after it, and the launcher starts it
-        self.results: list[Any] = []
-        self.status = 0
-
-    def __call__(self, config: DictConfig) -> int:
-        """Validate and run one job."""
-        overrides = [str(line) for line in HydraConfig.get().overrides.task]
-        status = self.task(experiment_of(config, overrides), overrides)
-        self.status = self.status or status
-        return status
+    def close(self) -> int:
+        """Report all jobs; return the exit status of the sweep."""
 
 
 def hydra_door(
@@ -74,7 +59,7 @@ def hydra_door(
     error and status 2. `--help`, `--cfg`, `--info`, `--multirun` and the other flags are Hydra's own.
     Nothing is written: no log, no `.hydra`, no folder but that of a sweep.
 
-    `module` is the name of the command under `python -m`; `launcher` a class that Hydra may launch sweeps by.
+    `module` is the name of the command under `python -m`; `launcher` runs the jobs of a sweep.
     """
     return guarded(lambda: _open(task, module, launcher, argv))
 
@@ -85,44 +70,66 @@ def _open(task: Task, module: str, launcher: type[SweepLauncher], argv: Sequence
     loader = config_loader(args.config_dir)
     if not args.shell_completion:
         check(args.overrides, loader, sweep=args.multirun)
-    name = args.config_name or ROOT
-    looks = args.hydra_help or args.cfg or args.info or args.shell_completion
+    place = {"config_name": args.config_name or ROOT, "folder": args.config_dir}
     if args.help:
-        config = load(
-            args.overrides, config_name=name, folder=args.config_dir, hydra_overrides=["hydra/help=lmx"]
-        )
-        print(_help(config, loader))
+        print(_help(load(args.overrides, hydra_overrides=["hydra/help=lmx"], **place), loader))
         return 0
     if args.package:
-        _check_package(args.package, load(args.overrides, config_name=name, folder=args.config_dir))
-    if not looks:
-        fixed = [str(line.input_line) for line in parse(args.overrides) if not line.is_sweep_override()]
-        config = load(fixed, config_name=name, folder=args.config_dir)
-        args.multirun = args.multirun or config.hydra.mode == RunMode.MULTIRUN
-        if not args.multirun:
-            overrides = [str(line) for line in config.hydra.overrides.task]
-            return task(experiment_of(config, overrides), overrides)
-        if config.hydra.callbacks:
-            raise ConfigError(f"hydra.callbacks: got {', '.join(config.hydra.callbacks)}, allowed: none")
-    return _through_hydra(args, parser, SweepTask(task, module), launcher)
+        _check_package(args.package, load(args.overrides, **place))
+    flags = [
+        f"--config-name={place['config_name']}",
+        *([f"--config-dir={args.config_dir}"] if args.config_dir else []),
+    ]
+    if args.cfg or args.info or args.hydra_help or args.shell_completion:
+        return _through_hydra(args, parser, launcher(module, flags))
+    fixed = [str(line.input_line) for line in parse(args.overrides) if not line.is_sweep_override()]
+    config = load(fixed, **place)
+    a_sweep = args.multirun or config.hydra.mode == RunMode.MULTIRUN  # a file may say so by itself
+    if args.run or not a_sweep:
+        return task(experiment_of(config, fixed), fixed)
+    args.multirun = True
+    _check_jobs(args.overrides, config, place)
+    return _through_hydra(args, parser, launcher(module, flags))
 
 
-def _through_hydra(
-    args: argparse.Namespace, parser: argparse.ArgumentParser, task: SweepTask, launcher: type[SweepLauncher]
-) -> int:
+def _check_flags(args: argparse.Namespace) -> None:
+    """Refuse flags that say nothing together, which Hydra would ignore or stumble over."""
+    if args.run and args.multirun:
+        raise ConfigError("--run: got --multirun beside it, allowed: one of them")
+    if args.resolve and not args.cfg:
+        raise ConfigError("--resolve: got no --cfg beside it, allowed: --cfg job --resolve")
+    if args.package and not args.cfg:
+        raise ConfigError("--package: got no --cfg beside it, allowed: --cfg job --package SECTION")
+
+
+def _check_jobs(overrides: list[str], config: DictConfig, place: dict[str, Any]) -> None:
+    """Compose and validate every job of a sweep, where its sweeper knows them beforehand."""
+    if config.hydra.callbacks:
+        raise ConfigError(f"hydra.callbacks: got {', '.join(config.hydra.callbacks)}, allowed: none")
+    if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+        return
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    swept = [line for line in parse([*params, *overrides]) if not line.is_hydra_override()]
+    for number, job in enumerate(BasicSweeper.split_arguments(swept, None)[0]):
+        try:
+            compose(job, **place)
+        except ConfigError as error:
+            raise ConfigError(f"job {number} ({' '.join(job)}): {error}") from error
+
+
+def _through_hydra(args: argparse.Namespace, parser: argparse.ArgumentParser, launcher: SweepLauncher) -> int:
     """Let Hydra do what the flags say: print, or run a sweep."""
-    Plugins.instance().register(cast(type[Plugin], launcher))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # it raises then, and leaves the words to us
-    # in a sweep, Python's own errors are those of a job and no refusal
-    refusals = HYDRA_ERRORS if args.multirun else COMPOSITION_ERRORS
     try:
-        _run_hydra(args, parser, task, config_path=str(config_dir()), config_name=ROOT)
-    except refusals as error:
+        _run_hydra(args, parser, launcher, config_path=str(config_dir()), config_name=ROOT)
+    except COMPOSITION_ERRORS as error:
+        if args.multirun and not isinstance(error, HYDRA_ERRORS):
+            raise  # from a job: a fault and no refusal
         raise ConfigError(one_line(error)) from error
     except SystemExit as leaving:
         return int(leaving.code or 0)
     finally:
-        status = launcher.close(task.results) if task.results else task.status
+        status = launcher.close()
     return status
 
 
@@ -168,9 +175,7 @@ def _help(config: DictConfig, loader: ConfigLoaderImpl) -> str:
         names = [f"[{name}]" if name == choices.get(group) else name for name in options(loader, group)]
         if names:
             groups += _wrapped(f"  {group:<11}", names)
-    text = Template(str(config.hydra.help.template)).safe_substitute(
-        APP_CONFIG_GROUPS="\n".join(groups).lstrip()
-    )
+    text = Template(str(config.hydra.help.template)).safe_substitute(APP_CONFIG_GROUPS="\n".join(groups))
     return "\n\n".join(_in_columns(paragraph) for paragraph in text.split("\n\n"))
 
 

@@ -134,8 +134,8 @@ class Experiment:
             )
         elif kind == "constant" and self.schedule.warmup_fraction:
             yield (
-                f"schedule.warmup_fraction: got {self.schedule.warmup_fraction} with train.horizon={horizon}, "
-                "allowed: 0, and schedule.warmup_steps instead, for the number of steps is not known"
+                f"schedule.warmup_fraction: got {self.schedule.warmup_fraction} with train.horizon="
+                f"{horizon}, allowed: 0, with schedule.warmup_steps instead"
             )
 
     def useless(self) -> Iterator[tuple[str, str]]:

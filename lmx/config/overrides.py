@@ -17,9 +17,9 @@ from lmx.config.keys import PRESET_GROUPS, is_open, is_section, key_problem, sch
 Options = Callable[[str], list[str]]  # the names of a group's options
 
 # what may be said to Hydra itself: nothing that names code to run or makes folders of its own
-HYDRA_GROUPS = ("hydra/launcher", "hydra/sweeper")
+HYDRA_GROUPS = ("hydra/sweeper",)
 _FORMS = "key=value, group=option, +key=value or ~key"
-HYDRA_KEYS = ("hydra.sweep.dir", "hydra.launcher", "hydra.sweeper")
+HYDRA_KEYS = ("hydra.sweep.dir", "hydra.sweeper")
 
 
 def parse(lines: Iterable[str]) -> list[Override]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
@@ -18,7 +19,7 @@ from lmx.config.errors import nearest
 from lmx.config.fields import unknown_name
 from lmx.config.overrides import is_choice, parse
 
-HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
+HYDRA_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 # beside its own, Hydra lets through what a strange override does to its insides
 COMPOSITION_ERRORS = (
     *HYDRA_ERRORS,

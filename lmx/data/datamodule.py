@@ -31,7 +31,7 @@ class Shares(Dataset[Batch]):
         share = len(rows) // self.world_size
         own = rows[self.rank * share : (self.rank + 1) * share]
         arrays = self.windows.gather(own)
-        batch = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        batch: Batch = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         batch["batch_tokens"] = int(self.windows.target_counts(rows).sum())
         return batch
 

@@ -48,9 +48,8 @@ class HubSource:
         return self.data.splits.get("validation") == self.data.splits.get("train")
 
     def splits(self) -> list[str]:
-        """Return the splits, after asking the Hub whether it has them.
+        """Return the splits, after asking the Hub whether it has them; no file of them is fetched.
 
-        A test split that is only named by default is left out, with a note, where there is none.
         Raises DataError naming what is missing and the nearest name.
         """
         if self._names is None:
@@ -58,33 +57,26 @@ class HubSource:
         return list(self._names)
 
     def _check(self, available: list[str]) -> dict[str, str]:
-        names = {split: name for split, name in self.data.splits.items() if name}
-        for split, name in list(names.items()):
-            if split not in SPLITS:
-                raise DataError(f"data.splits.{split}: unknown split, allowed: {', '.join(SPLITS)}")
-            if name.partition("[")[0] in available:
-                continue
-            if split == name == "test":
-                self.notes.append(f"{self.repository} has no split 'test': none is prepared")
-                del names[split]
-                continue
-            raise DataError(
-                f"data.splits.{split}: got {name!r}, allowed for {self.repository}: "
-                f"{', '.join(available)}{nearest(name, available)}"
-            )
+        allowed = f"allowed for {self.repository}: {', '.join(available)}"
+        names = {split: name for split in SPLITS if (name := self.data.splits.get(split))}
+        for split, name in names.items():
+            if name.partition("[")[0] not in available:
+                raise DataError(f"data.splits.{split}: got {name!r}, {allowed}{nearest(name, available)}")
         for split in ("train", "validation"):
             if split not in names:
-                raise DataError(f"data.splits.{split}: got nothing, allowed: {', '.join(available)}")
-        return {split: names[split] for split in SPLITS if split in names}
+                raise DataError(f"data.splits.{split}: got nothing, {allowed}")
+        return names
 
     def _available(self) -> list[str]:
-        from datasets import get_dataset_split_names
+        from datasets import load_dataset_builder
 
         _quiet()
         self._commit = self.data.revision if _offline() else self._reach()
-        return self._watched(
-            lambda: get_dataset_split_names(self.repository, self.data.subset, revision=self._commit)
+        builder = self._watched(
+            lambda: load_dataset_builder(self.repository, self.data.subset, revision=self._commit)
         )
+        # what is prepared in the client's own cache knows its splits, but no files
+        return [str(name) for name in builder.config.data_files or builder.info.splits or ()]
 
     def _reach(self) -> str | None:
         """Ask once, without the client's retries, whether the repository is there; return its commit."""
@@ -208,7 +200,7 @@ class HubSource:
             if (now := progress()) != last:
                 last, since = now, time.monotonic()
             elif thread.is_alive() and time.monotonic() - since > self.data.timeout_seconds:
-                raise self._error(f"no answer in data.timeout_seconds={self.data.timeout_seconds:g}")
+                raise self._too_late()
         if failures:
             raise self._translated(failures[0]) from failures[0]
         return results[0]
@@ -223,7 +215,12 @@ class HubSource:
                 f", allowed: {', '.join(names)}{nearest(self.data.subset or '', names)}" if names else ""
             )
             return DataError(f"data.subset: got {self.data.subset!r} for {self.repository}{allowed}")
+        if any("Timeout" in type(link).__name__ for link in _chain(error)):
+            return self._too_late()
         return self._error(cause(error))
+
+    def _too_late(self) -> DataError:
+        return self._error(f"no answer in data.timeout_seconds={self.data.timeout_seconds:g}")
 
     def _error(self, reason: str) -> DataError:
         offline = " (HF_HUB_OFFLINE is set)" if _offline() else ""
@@ -235,11 +232,7 @@ class HubSource:
 
 def cause(error: BaseException) -> str:
     """Say in a few words what stood between a client of the Hub and its data."""
-    chain: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in chain:
-        chain.append(following)
-        following = following.__cause__ or following.__context__
+    chain = _chain(error)
     for link in chain:
         status = getattr(getattr(link, "response", None), "status_code", None)
         if status is not None:
@@ -248,6 +241,16 @@ def cause(error: BaseException) -> str:
         if type(link).__name__ in ("ConnectError", "ConnectionError", "ConnectionRefusedError"):
             return f"no connection ({_first_line(link)})"
     return f"{type(error).__name__}: {_first_line(error)}"
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error and what it came from, the latest first."""
+    chain: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in chain:
+        chain.append(following)
+        following = following.__cause__ or following.__context__
+    return chain
 
 
 def _status(status: int, error: BaseException) -> str:

@@ -31,7 +31,6 @@ def identity(data: DataConfig, config: TokenizerConfig, source: Source) -> dict[
     """
     parts = {
         "format": FORMAT,
-        "name": data.name,
         "source": source.stamp(),
         "documents": {
             "max_documents": data.max_documents,
@@ -62,8 +61,8 @@ def windows_of(store: Store, data: DataConfig, tokenizer: Tokenizer) -> dict[str
         layout = packing.layout(split, held_out=name != "train")
         if len(layout) == 0:
             raise DataError(
-                f"data.sequence_length: got {data.sequence_length}, allowed for {data.name}: less, its "
-                f"{name} split has {split.num_tokens:,} tokens and gives no window of {data.sequence_length + 1:,}"
+                f"data.sequence_length: got {data.sequence_length}, but the {name} split of {data.name} "
+                f"({split.num_tokens:,} tokens, packing={data.packing}) gives no window"
             )
         splits[name] = Windows(split, layout, data.sequence_length, tokenizer.token_bytes)
     return splits

@@ -259,12 +259,12 @@ def _strided(split: StoredSplit, length: int, step: int, held_out: bool, filler:
 def _documents(texts: Iterable[str]) -> Iterator[Piece]:
     for text in texts:
         if text:
-            *parts, end = _chunks(text)
+            *parts, end = chunks(text)
             yield from (Piece(part, last=False) for part in parts)
             yield Piece(end)
 
 
-def _chunks(text: str) -> Iterator[str]:
+def chunks(text: str) -> Iterator[str]:
     """Cut a long text at safe places, or where there is none at the limit."""
     start = 0
     while len(text) - start > CHUNK:
@@ -284,8 +284,8 @@ def _joined(texts: Iterable[str], between: str) -> Iterator[Piece]:
         parts.append(part)
         size += len(part)
         if size > CHUNK:
-            *chunks, rest = _chunks("".join(parts))
-            yield from map(Piece, chunks)
+            *whole, rest = chunks("".join(parts))
+            yield from map(Piece, whole)
             parts, size = [rest], len(rest)
     rest = "".join(parts)
     if rest:

@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

@@ -18,7 +18,7 @@ import numpy as np
 from lmx.config import DataConfig, DataError, TokenizerConfig
 from lmx.data.documents import Document, Source
 from lmx.data.overlap import Overlap
-from lmx.data.packing import PACKINGS, Packing, Piece
+from lmx.data.packing import PACKINGS, Packing, Piece, chunks
 from lmx.data.progress import Progress
 from lmx.data.sources import read
 from lmx.data.store import TOKENIZER, Store, lock, open_store, seal, writing
@@ -27,6 +27,7 @@ from lmx.data.vocabulary import SAMPLE_BYTES, obtain
 
 Say = Callable[[str], None]
 BATCH_CHARACTERS = 2**21  # tokenized at a time
+MANY_WORDS = 2**16  # in one text: looked through at once for leaks
 
 
 def build_store(
@@ -194,11 +195,14 @@ class _SplitWriter:
 
     def _counted(self, documents: Iterable[Document]) -> Iterator[str]:
         for text, bits in documents:
-            words = text.split()
-            self._waiting.append(words)
-            self.words += len(words)
+            for part in chunks(text):  # the words of a long text all at once would fill the memory
+                words = part.split()
+                self.words += len(words)
+                self._waiting.append(words)
+                if len(words) >= MANY_WORDS:
+                    self._look_for_leaks()
             self.bits += math.nan if bits is None else bits
-            if words:
+            if text and not text.isspace():
                 self.documents += 1
             raw = text.encode()
             self.longest = max(self.longest, len(raw))

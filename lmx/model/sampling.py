@@ -66,8 +66,8 @@ def filter_logits(logits: Tensor, options: GenerationOptions) -> Tensor:
         before = (
             probabilities.cumsum(-1) - probabilities
         )  # mass of the likelier ones: the likeliest always stays
-        excluded = (before >= options.top_p).scatter(-1, order, before >= options.top_p)
-        logits = logits.masked_fill(excluded, hidden)
+        excluded = before >= options.top_p
+        logits = logits.masked_fill(excluded.scatter(-1, order, excluded), hidden)
     if options.min_p is not None:
         probabilities = logits.softmax(-1)
         logits = logits.masked_fill(

@@ -110,16 +110,16 @@ class _Fused(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, embedding: Tensor | None, call: _Call
     ) -> tuple[Tensor, Tensor]:
         needed = tuple(call.differentiate and need for need in ctx.needs_input_grad[:4])
+        # the dtypes below are chosen one by one; autocast would lower some of the exact ones
         with torch.autocast(hidden.device.type, enabled=False):
             loss, sums, gradients = _compute((hidden, weight, bias, embedding), call, needed)
         ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(sums)
-        ctx.set_materialize_grads(False)
         return loss, sums
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor, grad_sums: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_loss: Tensor, grad_sums: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
         # one is what loss.backward() sends; on a GPU, looking would mean waiting for it
         if grad_loss.device.type != "cpu" or grad_loss.item() != 1.0:

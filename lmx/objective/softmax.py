@@ -134,16 +134,14 @@ class _Tiles:
     def add(self, x: Tensor, start: int, keep: Tensor | None) -> None:
         """Take in the logits `x` (R, W) of the columns from `start`; overwrites them."""
         space, head = self.head.space, self.head
-        e = (
-            keep
-            if keep is not None and keep.dtype == x.dtype
-            else space.take("e", tuple(x.shape), x.dtype, x.device)
-        )
+        if keep is not None and keep.dtype == x.dtype:
+            e = keep
+        else:
+            e = space.take("e", tuple(x.shape), x.dtype, x.device)
         reference = self._find(x, start)
         if self.rivals is not None:
-            above = torch.ge(x, self.rivals[:, None], out=e).sum(
-                -1
-            )  # as 0 and 1: faster to add than booleans
+            # written as 0 and 1, which are faster to add than booleans
+            above = torch.ge(x, self.rivals[:, None], out=e).sum(-1)
             self.above = above if start == 0 else self.above.add_(above)
         slope = None
         if self.sloped and keep is not None and head.softcap is not None:
@@ -180,9 +178,8 @@ class _Tiles:
         surprise = totals * (total.log() + (reference - references)) - torch.stack(self.moments) * weights
         rank = None
         if self.rivals is not None:
-            rank = self.above - (self.target >= self.rivals).to(
-                self.above.dtype
-            )  # the target is no rival of its own
+            itself = self.target >= self.rivals  # the target was counted among its own rivals
+            rank = self.above - itself.to(self.above.dtype)
         return Softmax(reference, total, self.target, self.peak, surprise.sum(0) / total, rank)
 
 

@@ -1,13 +1,12 @@
-"""Checkpoints that survive: written beside, flushed, renamed; their manifest last; verified before they are read."""
+"""Checkpoints that survive: written beside, flushed, renamed; the manifest last; verified when read."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
-from lmx.config import CheckpointError, SpaceError, bad_choice
+from lmx.config import CheckpointError
 from lmx.measure import lower_is_better
+from lmx.runs.files import space_guard, write_json
 from lmx.training.callbacks.base import Listener
 from lmx.training.module import CHECKPOINT_KEY, LanguageModule
 
@@ -27,27 +27,24 @@ LAST, BEST = "last", "best"
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any], **facts: Any) -> None:
-    """Write `path` and its manifest `path.json` so that a kill at any moment leaves the one before intact.
+    """Write `path` and then its manifest, so that a kill at any moment leaves the checkpoints before intact.
 
     Raises SpaceError when the disk is full; nothing half-written stays behind.
     """
     temporary = path.with_suffix(".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with space_guard(path), temporary.open("wb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
-        digest = _sha256(temporary)
-        size = temporary.stat().st_size
+        size, digest = temporary.stat().st_size, _sha256(temporary)
         temporary.replace(path)
-        manifest = {"file": path.name, "bytes": size, "sha256": digest, **facts}
-        _write_synced(_manifest(path), json.dumps(manifest, indent=2) + "\n")
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+    finally:
         temporary.unlink(missing_ok=True)
-        if getattr(error, "errno", None) == errno.ENOSPC or "file write failed" in str(error):
-            raise SpaceError(f"{path}: the disk is full; the checkpoint before it is kept") from error
-        raise
+    write_json(
+        _manifest(path), {"file": path.name, "bytes": size, "sha256": digest, **facts}
+    )  # also makes the renaming durable
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -69,7 +66,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(f"{path}: not a checkpoint of plain tensors: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(
+            f"{path}: not a checkpoint of plain tensors: {str(error).splitlines()[0]}"
+        ) from error
     if not isinstance(loaded, dict) or CHECKPOINT_KEY not in loaded:
         raise CheckpointError(f"{path}: not a checkpoint of lmx")
     return loaded
@@ -77,17 +76,30 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def checkpoints(folder: Path, role: str) -> list[Path]:
     """Return the complete checkpoints of a role (those with a manifest), newest first."""
-    return sorted((p for p in folder.glob(f"{role}-*.ckpt") if _manifest(p).is_file()), reverse=True)
+    return sorted((m.with_suffix(".ckpt") for m in folder.glob(f"{role}-*.json")), reverse=True)
 
 
 def newest_good(folder: Path, role: str, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
     """Return the newest checkpoint of a role that is whole, naming on `say` each damaged one passed over."""
-    for path in checkpoints(folder, role):
+    found = {path.with_suffix(".ckpt") for end in ("ckpt", "json") for path in folder.glob(f"{role}-*.{end}")}
+    for path in sorted(found, reverse=True):
         try:
             return path, read_checkpoint(path)
         except CheckpointError as error:
             say(f"{error}; trying the one before")
     return None
+
+
+def remove_others(folder: Path, role: str, kept: Container[Path]) -> None:
+    """Remove every file of a role that is not of the `kept` checkpoints, manifests first."""
+    for path in sorted(folder.glob(f"{role}-*"), key=lambda path: path.suffix != ".json"):
+        if path.with_suffix(".ckpt") not in kept:
+            path.unlink(missing_ok=True)
+
+
+def step_of(path: Path) -> int:
+    """Step that a checkpoint's name says."""
+    return int(path.stem.rpartition("-")[2])
 
 
 class VerifiedCheckpointIO(CheckpointIO):
@@ -97,7 +109,9 @@ class VerifiedCheckpointIO(CheckpointIO):
         """Write with manifest."""
         write_checkpoint(Path(path), checkpoint, step=checkpoint[CHECKPOINT_KEY]["step"], role=LAST)
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         """Read after verification; always plain data, on the CPU."""
         return read_checkpoint(Path(path))
 
@@ -116,20 +130,6 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_synced(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".json.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 # ---- when
 
 
@@ -137,9 +137,14 @@ class Checkpoints(Listener):
     """Writes `last` by steps and by minutes, and `best` (weights alone) when its measure improves."""
 
     def __init__(
-        self, folder: Path, every_steps: int | None, every_minutes: float | None, keep_last: int, best: str | None
+        self,
+        folder: Path,
+        every_steps: int | None,
+        every_minutes: float | None,
+        keep_last: int,
+        best: str | None,
     ) -> None:
-        """`folder` is the run's checkpoints folder; `best` names the measure, whose better direction is its own."""
+        """`folder` is the run's checkpoints folder; `best` the measure, whose better direction is its own."""
         self.folder = folder
         self.every_steps = every_steps
         self.every_minutes = every_minutes
@@ -147,7 +152,9 @@ class Checkpoints(Listener):
         self.monitor = best
         self.best: float | None = None
         self.best_step: int | None = None
-        self._saved = time.monotonic()
+        self._settled: int | None = None  # the best step that the newest `last` knows
+        self._saved_step: int | None = None
+        self._saved_at = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best so far."""
@@ -156,64 +163,63 @@ class Checkpoints(Listener):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore it; a `best` written after the checkpoint is removed, as the resumed run decides again."""
         self.best, self.best_step = state_dict["best"], state_dict["best_step"]
-        for path in checkpoints(self.folder, BEST):
-            if self.best_step is None or step_of(path) > self.best_step:
-                VerifiedCheckpointIO().remove_checkpoint(path)
+        self._settled = self.best_step
+        self._prune_best()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: LanguageModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is due."""
         if self._due(trainer, pl_module):
             self.save(trainer, pl_module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: LanguageModule) -> None:
-        """Save the end, after its evaluation; an interrupted run has done so already."""
-        if not pl_module.interrupted:
-            self.save(trainer, pl_module)
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Save the end, after its evaluation."""
+        self.save(trainer, pl_module)
 
     def on_evaluation(self, trainer: pl.Trainer, module: LanguageModule, values: dict[str, float]) -> None:
         """Keep the weights when they are the best so far; the untrained ones at step 0 are not kept."""
-        if self.monitor is None:
+        if self.monitor is None or module.step == 0:
             return
-        if self.monitor not in values:
-            raise CheckpointError(bad_choice("checkpoint.best", self.monitor, values))
         value = values[self.monitor]
         sign = 1.0 if lower_is_better(self.monitor) else -1.0
-        if module.step == 0 or (self.best is not None and sign * value >= sign * self.best):
+        if self.best is not None and not sign * value < sign * self.best:
             return
         self.best, self.best_step = value, module.step
         if trainer.is_global_zero:
-            self._save_best(module, value)
+            content = {"state_dict": module.state_dict(), CHECKPOINT_KEY: module.identity()}
+            facts = {"step": module.step, "role": BEST, "monitor": self.monitor, "value": value}
+            with module.stopwatch.paused():
+                write_checkpoint(self._path(BEST, module.step), content, **facts)
+            self._prune_best()
 
     def save(self, trainer: pl.Trainer, module: LanguageModule) -> None:
-        """Write `last`, then remove what keep_last no longer covers; every rank must call it."""
+        """Write `last`, then remove what keep_last no longer covers; every rank must call it.
+
+        A step is saved once: writing over a checkpoint would risk the only one there is.
+        """
+        if module.step == self._saved_step:
+            return
         with module.stopwatch.paused():
-            trainer.save_checkpoint(self.folder / f"{LAST}-{module.step:08d}.ckpt")
+            trainer.save_checkpoint(self._path(LAST, module.step))
+            self._settled = self.best_step
             if trainer.is_global_zero:
-                self._prune(LAST, self.keep_last)
-        self._saved = time.monotonic()
+                remove_others(self.folder, LAST, checkpoints(self.folder, LAST)[: self.keep_last])
+                self._prune_best()
+        self._saved_step, self._saved_at = module.step, time.monotonic()
 
     def _due(self, trainer: pl.Trainer, module: LanguageModule) -> bool:
         if self.every_steps is not None and module.step % self.every_steps == 0:
             return True
         if self.every_minutes is None or module.step % module.experiment.train.log_every_steps:
             return False
-        waited = time.monotonic() - self._saved >= 60 * self.every_minutes
+        waited = time.monotonic() - self._saved_at >= 60 * self.every_minutes
         return trainer.strategy.reduce_boolean_decision(waited, all=False)
 
-    def _save_best(self, module: LanguageModule, value: float) -> None:
-        assert self.monitor is not None
-        path = self.folder / f"{BEST}-{module.step:08d}.ckpt"
-        content = {"state_dict": module.state_dict(), CHECKPOINT_KEY: module.identity()}
-        write_checkpoint(path, content, step=module.step, role=BEST, monitor=self.monitor, value=value)
-        self._prune(BEST, 1)
+    def _path(self, role: str, step: int) -> Path:
+        return self.folder / f"{role}-{step:08d}.ckpt"
 
-    def _prune(self, role: str, keep: int) -> None:
-        for path in checkpoints(self.folder, role)[keep:]:
-            VerifiedCheckpointIO().remove_checkpoint(path)
-
-
-def step_of(path: Path) -> int:
-    """Step that a checkpoint's name says."""
-    return int(path.stem.rpartition("-")[2])
+    def _prune_best(self) -> None:
+        """Keep the best, and the best that a resumed run would start with."""
+        kept = [self._path(BEST, step) for step in (self.best_step, self._settled) if step is not None]
+        remove_others(self.folder, BEST, kept)

@@ -31,7 +31,9 @@ class LaunchedDDP(DDPStrategy):
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None
         if not self.cluster_environment.creates_processes_externally:
-            self._launcher = _Launcher(self._folder, self.cluster_environment, self.num_processes, self.num_nodes)
+            self._launcher = _Launcher(
+                self._folder, self.cluster_environment, self.num_processes, self.num_nodes
+            )
 
 
 class _Launcher(_SubprocessScriptLauncher):

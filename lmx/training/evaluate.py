@@ -11,10 +11,10 @@ import lightning.pytorch as pl
 from lmx.config import ConfigError, bad_choice
 from lmx.data import TokenDataModule, prepare
 from lmx.runs import RunFolder
-from lmx.training.evaluation import summarise
 from lmx.training.hardware import LIGHTNING_PRECISION, choose
 from lmx.training.module import LanguageModule
 from lmx.training.resume import load_experiment, load_weights
+from lmx.training.totals import summarise
 from lmx.training.trainer import quiet
 
 

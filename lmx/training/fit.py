@@ -8,21 +8,25 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 
-from lmx.config import ConfigError, Experiment
+from lmx.config import CheckpointError, ConfigError, Experiment, bad_choice
 from lmx.config.validate import to_dict
 from lmx.data import Corpus, TokenDataModule, prepare
 from lmx.measure import flops_per_token, parameter_counts
 from lmx.runs import MetricsLog, RunFolder
-from lmx.training.checkpoints import LAST, newest_good
+from lmx.training.callbacks import EarlyStopping, Samples
+from lmx.training.checkpoints import LAST, checkpoints, newest_good, remove_others, step_of
+from lmx.training.ending import Signals
 from lmx.training.hardware import Machine, choose
 from lmx.training.horizon import total_steps
 from lmx.training.module import LanguageModule
 from lmx.training.randomness import seed_all
 from lmx.training.resume import Say, find, fingerprint, load_experiment, load_weights
-from lmx.training.trainer import assemble, build_callbacks
+from lmx.training.totals import measure_names
+from lmx.training.trainer import assemble, build_callbacks, check_loggers
 
 POINTER_VARIABLE = "LMX_RUN_POINTER"  # a file into which a sweep's job writes where its run folder is
 
@@ -55,32 +59,52 @@ def train(experiment: Experiment, overrides: Sequence[str] = ()) -> Outcome:
     """
     experiment, folder = find(experiment, overrides, _say)
     identity = fingerprint(experiment)
-    job = build(experiment, _say)
+    job = build(experiment, _say, fresh=folder is None)
     checkpoint = None
     if folder is None:
         folder = RunFolder.create(experiment.paths.outputs, experiment.name)
         _describe(folder, job, overrides, identity)
     else:
-        checkpoint = _continue(folder)
+        checkpoint = _continue(folder, job)
     _point_to(folder)
     _announce(job, folder)
     return _run(job, folder, checkpoint)
 
 
-def build(experiment: Experiment, say: Say) -> Job:
-    """Prepare the corpus and build the module; every setting is refused here or not at all."""
+def build(experiment: Experiment, say: Say, *, fresh: bool) -> Job:
+    """Prepare the corpus and build the module; every setting is refused here or not at all.
+
+    A run that is not `fresh` takes its weights from a checkpoint of its own.
+    """
     callbacks = build_callbacks(experiment)
+    check_loggers(experiment)
     corpus = prepare(experiment.data, experiment.tokenizer, experiment.paths.cache, say)
     experiment = complete(experiment, corpus)
-    steps = total_steps(experiment, corpus.steps_per_epoch(experiment.train.batch_size, experiment.data.drop_last))
+    _check_callbacks(experiment, callbacks, corpus)
+    per_epoch = corpus.steps_per_epoch(experiment.train.batch_size, experiment.data.drop_last)
+    steps = total_steps(experiment, per_epoch)
     machine = choose(experiment.hardware, steps)
     seed_all(experiment.seed)
     module = LanguageModule(experiment, steps, corpus.fingerprint)
-    if experiment.init_from is not None:
+    if fresh and experiment.init_from is not None:
         load_weights(module.model, experiment.init_from, say)
     if machine.compile:
         module.model.compile()  # in place: parameter names stay as they are
     return Job(experiment, corpus, machine, module, callbacks)
+
+
+def _check_callbacks(experiment: Experiment, callbacks: list[pl.Callback], corpus: Corpus) -> None:
+    """Raise ConfigError for a monitor that no evaluation measures, or a prompt that is too long."""
+    monitors = [("checkpoint.best", experiment.checkpoint.best)]
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping):
+            monitors.append(("callbacks.early_stopping.monitor", callback.monitor))
+        if isinstance(callback, Samples):
+            callback.read_prompts(corpus.tokenizer, experiment.context_length)
+    measured = measure_names(corpus.splits["validation"])
+    for key, monitor in monitors:
+        if monitor is not None and monitor not in measured:
+            raise ConfigError(bad_choice(key, monitor, measured))
 
 
 def complete(experiment: Experiment, corpus: Corpus) -> Experiment:
@@ -92,7 +116,8 @@ def complete(experiment: Experiment, corpus: Corpus) -> Experiment:
     given = experiment.model.vocab_size
     if given is not None and given < needed:
         raise ConfigError(
-            f"model.vocab_size: got {given}, allowed: at least the tokenizer's {needed} (or null: the tokenizer's own)"
+            f"model.vocab_size: got {given}, allowed: at least the tokenizer's {needed} "
+            "(or null: the tokenizer's own)"
         )
     model = dataclasses.replace(
         experiment.model, vocab_size=given or needed, context_length=experiment.context_length
@@ -102,46 +127,73 @@ def complete(experiment: Experiment, corpus: Corpus) -> Experiment:
 
 def fit_rank(folder: RunFolder) -> None:
     """Take part in a distributed run that rank 0 has described in `folder`."""
-    job = build(load_experiment(folder), lambda text: None)
-    checkpoint = newest_good(folder.checkpoints, LAST, lambda text: None)
-    _fit(job, folder, None if checkpoint is None else checkpoint[0])
+    job = build(load_experiment(folder), lambda text: None, fresh=False)
+    found = newest_good(folder.checkpoints, LAST, lambda text: None)
+    _fit(job, folder, None if found is None else found[0])
 
 
-def _fit(job: Job, folder: RunFolder, checkpoint: Path | None) -> pl.Trainer:
-    trainer = assemble(job.experiment, job.corpus, folder, job.machine, job.callbacks)
-    start = 0 if checkpoint is None else int(checkpoint.stem.rpartition("-")[2])
+def _fit(job: Job, folder: RunFolder, checkpoint: Path | None) -> None:
+    start = 0 if checkpoint is None else step_of(checkpoint)
     data = TokenDataModule(job.experiment, job.corpus, total_steps=job.module.total_steps, start_step=start)
-    trainer.fit(job.module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    return trainer
+    with Signals() as signals:
+        trainer = assemble(job.experiment, job.corpus, folder, job.machine, job.callbacks, signals)
+        trainer.fit(job.module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
 
 def _run(job: Job, folder: RunFolder, checkpoint: Path | None) -> Outcome:
     module = job.module
     try:
-        trainer = _fit(job, folder, checkpoint)
-    except KeyboardInterrupt:  # before or after the steps, where no checkpoint is due
-        folder.set_status("interrupted", "signal SIGINT", step=module.step)
-        raise
+        _fit(job, folder, checkpoint)
     except BaseException as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         folder.set_status("failed", reason, step=module.step)
         raise
-    result = {name: float(value) for name, value in trainer.callback_metrics.items()}
     status = "interrupted" if module.interrupted else "completed"
-    folder.set_status(status, module.stop_reason, step=module.step, result=result)
+    folder.set_status(status, module.stop_reason, step=module.step, result=module.result)
     return Outcome(folder, 128 + module.signal if module.interrupted else 0, module.step)
 
 
-def _continue(folder: RunFolder) -> Path | None:
-    """Mark a run as running again; return the checkpoint to go on from, None to start again in its folder."""
-    folder.set_status("running")
+def _continue(folder: RunFolder, job: Job) -> Path | None:
+    """Mark a run as running again; return the checkpoint to go on from, None to start again in its folder.
+
+    Raises CheckpointError when all its checkpoints are damaged, ConfigError when nothing is left to train.
+    """
     found = newest_good(folder.checkpoints, LAST, _say)
+    if found is None and checkpoints(folder.checkpoints, LAST):
+        raise CheckpointError(f"{folder.path}: all its checkpoints are damaged (init_from, or a new run)")
+    before = load_experiment(folder)
+    if found is not None:
+        _check_horizon(folder, step_of(found[0]), before, job)
+    folder.set_status("running")
     if found is None:
         _say(f"{folder.path}: no checkpoint yet, starting again in the same folder")
         for log in (folder.metrics, folder.sample_log):
             MetricsLog(log).rewind(-1)
-        return None
-    return found[0]
+    else:
+        _say(f"going on from {found[0]}")
+    # newer ones are damaged, and would be taken for the newest
+    whole = [path for path in checkpoints(folder.checkpoints, LAST) if found is not None and path <= found[0]]
+    remove_others(folder.checkpoints, LAST, whole)
+    folder.write_config(to_dict(job.experiment))
+    changes: dict[str, Any] = {}
+    if fingerprint(before) != fingerprint(job.experiment):  # it is no longer the run that `auto` looks for
+        changes["config_fingerprint"] = fingerprint(job.experiment)
+    hardware = dataclasses.asdict(job.machine)
+    folder.update_identity(hardware=hardware, total_steps=job.module.total_steps, **changes)
+    return None if found is None else found[0]
+
+
+def _check_horizon(folder: RunFolder, step: int, before: Experiment, job: Job) -> None:
+    total, horizon = job.module.total_steps, job.experiment.train.horizon
+    completed = folder.read_identity().get("status") == "completed"
+    if completed and horizon == before.train.horizon:
+        raise ConfigError(
+            f"resume: {folder.path} is already completed at step {step}; a longer train.horizon continues it"
+        )
+    if total is not None and (total < step or (completed and total == step)):
+        raise ConfigError(
+            f"train.horizon: got {horizon!r}, allowed: more than the {step} steps of {folder.path}"
+        )
 
 
 def _describe(folder: RunFolder, job: Job, overrides: Sequence[str], identity: str) -> None:
@@ -169,11 +221,12 @@ def _announce(job: Job, folder: RunFolder) -> None:
     train, T = experiment.train, experiment.data.sequence_length
     steps = job.module.total_steps
     length = f"{steps:,} steps" if steps is not None else train.horizon
+    whole, inner = f"{counts.total:,} parameters", f"{counts.without_embedding:,} without embedding"
+    learning = f"{experiment.optimizer.name} {experiment.optimizer.lr:g}, {experiment.schedule.name}"
     rows = (
         ("data", job.corpus.describe()),
-        ("model", f"{experiment.model.name}: {counts.total:,} parameters, {counts.without_embedding:,} without embedding"),
-        ("train", f"{length} of {train.batch_size} × {T} tokens; {experiment.optimizer.name} {experiment.optimizer.lr:g}, "
-                  f"{experiment.schedule.name}; seed {experiment.seed}"),
+        ("model", f"{experiment.model.name}: {whole}, {inner}"),
+        ("train", f"{length} of {train.batch_size} × {T} tokens; {learning}; seed {experiment.seed}"),
         ("machine", job.machine.describe()),
         ("run", str(folder.path)),
     )
@@ -190,4 +243,3 @@ def _point_to(folder: RunFolder) -> None:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-

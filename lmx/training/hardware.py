@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +32,8 @@ class Machine:
     def describe(self) -> str:
         """One line for the log and the record."""
         where = f"{self.devices} × {self.device_name}" if self.devices > 1 else self.device_name
-        return f"{where}, {self.precision}, {self.threads} threads; " + "; ".join(self.reasons)
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return "; ".join((f"{where}, {self.precision}, {threads}", *self.reasons))
 
 
 def choose(config: HardwareConfig, total_steps: int | None) -> Machine:
@@ -39,7 +41,9 @@ def choose(config: HardwareConfig, total_steps: int | None) -> Machine:
     accelerator, why_accelerator = _accelerator(config)
     devices = config.devices or 1
     if accelerator == "gpu" and devices > torch.cuda.device_count():
-        raise ConfigError(f"hardware.devices: got {devices}, allowed here: at most {torch.cuda.device_count()} GPUs")
+        raise ConfigError(
+            f"hardware.devices: got {devices}, allowed here: at most {torch.cuda.device_count()} GPUs"
+        )
     precision, why_precision = _precision(config.precision, accelerator)
     compiled, why_compile = _compile(config.compile, accelerator, total_steps)
     name = torch.cuda.get_device_name() if accelerator == "gpu" else _processor_name()
@@ -52,7 +56,9 @@ def choose(config: HardwareConfig, total_steps: int | None) -> Machine:
 def _accelerator(config: HardwareConfig) -> tuple[str, tuple[str, ...]]:
     available = torch.cuda.is_available()
     if config.accelerator == "gpu" and not available:
-        raise ConfigError("hardware.accelerator: got 'gpu', allowed here: cpu, auto (no CUDA device was found)")
+        raise ConfigError(
+            "hardware.accelerator: got 'gpu', allowed here: cpu, auto (no CUDA device was found)"
+        )
     if config.accelerator != "auto":
         return config.accelerator, ()
     return ("gpu", ()) if available else ("cpu", ("no GPU was found",))
@@ -73,6 +79,8 @@ def _precision(asked: str, accelerator: str) -> tuple[str, tuple[str, ...]]:
 def _compile(asked: str, accelerator: str, total_steps: int | None) -> tuple[bool, tuple[str, ...]]:
     if asked != "auto":
         return asked == "on", ()
+    if accelerator == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+        return False, ("not compiled: there is no C++ compiler",)
     enough = COMPILE_STEPS_GPU if accelerator == "gpu" else COMPILE_STEPS_CPU
     if total_steps is None or total_steps >= enough:
         return True, (f"compiled: {enough:,} steps or more repay it",)

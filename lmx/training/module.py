@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
 from lmx.config import Experiment, NonFiniteError
@@ -15,8 +16,8 @@ from lmx.config.validate import to_dict
 from lmx.model import Decoder
 from lmx.objective import TokenSums, build_objective
 from lmx.optim import build_optimizer, lr_multiplier
-from lmx.training.evaluation import EvaluationTotals
-from lmx.training.randomness import random_state, restore_random_state
+from lmx.training.randomness import random_state, restore_random_state, seed_all
+from lmx.training.totals import EvaluationTotals
 from lmx.training.window import Stopwatch, Window, step_sums
 
 Batch = dict[str, Any]  # tensors, and `batch_tokens`: int
@@ -49,10 +50,13 @@ class LanguageModule(pl.LightningModule):
         self.window = Window()
         self.stopwatch = Stopwatch()
         self.evaluation = EvaluationTotals()
+        self.result: dict[str, float] = {}  # measures of the last evaluation
         self.stop_reason: str | None = None
         self.signal = 0
         self._norms: Tensor | None = None
         self._last: Tensor | None = None
+        self._rows: Tensor | None = None
+        self._random: list[dict[str, Any]] | None = None
 
     @property
     def interrupted(self) -> bool:
@@ -90,15 +94,14 @@ class LanguageModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Accumulate the gradient of the whole batch, then update the weights."""
         self._set_rate()
-        parts = self._accumulate(batch)
-        self._batch_index = batch["index"]
-        optimizer = self.optimizers()
-        optimizer.step()  # calls on_before_optimizer_step  # type: ignore[union-attr]
-        optimizer.zero_grad()  # type: ignore[union-attr]
-        assert self._norms is not None
+        self._rows = batch["index"]
         tokens = batch["batch_tokens"]
-        sums = step_sums(parts)
-        self._last = sums[0] / (tokens / self.trainer.world_size)
+        sums = step_sums(self._accumulate(batch))
+        self._last = sums[0] * (self.trainer.world_size / tokens)
+        optimizer = cast(LightningOptimizer, self.optimizers())
+        optimizer.step()  # calls on_before_optimizer_step
+        optimizer.zero_grad()
+        assert self._norms is not None
         self.window.add(sums, self._norms, tokens)
         self.step += 1
         self.tokens += tokens
@@ -127,7 +130,9 @@ class LanguageModule(pl.LightningModule):
         return block() if block is not None else nullcontext()
 
     def _sums(self, batch: Batch, scale: float = 1.0) -> TokenSums:
-        hidden = self.model(batch["tokens"], positions=batch.get("positions"), documents=batch.get("documents"))
+        hidden = self.model(
+            batch["tokens"], positions=batch.get("positions"), documents=batch.get("documents")
+        )
         return self.objective(
             hidden.flatten(0, 1),  # (B, T, C) → (B·T, C)
             batch["targets"].flatten(),
@@ -140,33 +145,28 @@ class LanguageModule(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Measure the gradient once, before clipping and before the optimizer; stop if it is not finite."""
         gradients = [p.grad for _, p in self._trainable if p.grad is not None]
-        if len(gradients) != len(self._trainable):
-            idle = ", ".join(name for name, p in self._trainable if p.grad is None)
-            raise NonFiniteError(f"step {self.step}: no gradient reached {idle}")
+        assert len(gradients) == len(self._trainable), "every trained parameter takes part in the loss"
         self._norms = torch.stack(torch._foreach_norm(gradients))  # (P,)
-        total = torch.linalg.vector_norm(self._norms)
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if scaled:  # fp16: the scaler skips a step that overflowed, and lowers its scale
-            torch._foreach_mul_(gradients, torch.nan_to_num(self._clip_coefficient(total), nan=1.0))
-            return
-        norm = float(total)
+        norm = float(torch.linalg.vector_norm(self._norms, dtype=torch.float64))
         if not math.isfinite(norm):
-            self._raise_non_finite()
+            # fp16: the scaler skips a step whose scaled gradient overflowed, and lowers its scale
+            if self.trainer.precision == "16-mixed" and math.isfinite(self.last_loss()):
+                return
+            raise NonFiniteError(self._non_finite_text())
         limit = self.experiment.train.clip_grad_norm
         if limit is not None and norm > limit:
             torch._foreach_mul_(gradients, limit / norm)
 
-    def _clip_coefficient(self, total: Tensor) -> Tensor:
-        limit = self.experiment.train.clip_grad_norm
-        return torch.ones_like(total) if limit is None else (limit / total).clamp(max=1.0)
-
-    def _raise_non_finite(self) -> None:
+    def _non_finite_text(self) -> str:
         assert self._norms is not None
-        worst = next(name for (name, _), norm in zip(self._trainable, self._norms, strict=True) if not norm.isfinite())
-        rows = ", ".join(str(row) for row in self._batch_index.tolist()[:8])
-        raise NonFiniteError(
-            f"step {self.step}: the gradient of {worst} is not finite (windows {rows}, …); "
-            "the weights were not touched. Lower optimizer.lr, lengthen schedule.warmup_steps, or clip lower"
+        assert self._rows is not None
+        worst = self.parameter_names[int(self._norms.isfinite().long().argmin())]
+        rows = self._rows.tolist()
+        shown = ", ".join(map(str, rows[:8])) + (", …" if len(rows) > 8 else "")
+        return (
+            f"step {self.step + 1}: the gradient of {worst} is not finite (loss {self.last_loss():g}, "
+            f"windows {shown}); the weights were not touched. Lower optimizer.lr or train.clip_grad_norm, "
+            "or warm up longer"
         )
 
     # ---- evaluation
@@ -192,6 +192,7 @@ class LanguageModule(pl.LightningModule):
             "tokens": self.tokens,
             "seconds": self.stopwatch.seconds,
             "window": self.window.state_dict(),
+            "result": self.result,
             "random": random_state(),
         }
         del checkpoint["loops"]  # Lightning sees one epoch that starts where the loader does
@@ -203,9 +204,8 @@ class LanguageModule(pl.LightningModule):
         self.tokens = float(state["tokens"])
         self.stopwatch.elapsed = float(state["seconds"])
         self.window.load_state_dict(state["window"])
+        self.result = dict(state["result"])
         self._random = state["random"]
-
-    _random: list[dict[str, Any]] | None = None
 
     def on_train_start(self) -> None:
         """Tell Lightning the step that a resumed run is at, and restore the random states."""
@@ -214,9 +214,10 @@ class LanguageModule(pl.LightningModule):
         if self._random is not None:
             restore_random_state(self._random)
             self._random = None
+        elif self.trainer.global_rank:  # ranks that drew alike would drop out alike
+            seed_all(self.experiment.seed + self.trainer.global_rank)
         self.stopwatch.start()
 
 
 def _rows(batch: Batch, start: int, stop: int) -> Batch:
     return {name: value[start:stop] for name, value in batch.items() if name != "batch_tokens"}
-

@@ -16,7 +16,7 @@ LINE_SECONDS = 15.0
 
 
 class Progress(Listener):
-    """Shows step, loss, tokens a second and time left; reads the loss from the device at most a few times a second."""
+    """Shows step, loss, tokens a second and time left; waits for the device a few times a second at most."""
 
     def __init__(self) -> None:
         """The bar goes to stderr, evaluations to stdout."""
@@ -25,9 +25,9 @@ class Progress(Listener):
         self._shown = 0.0
         self._first_step = 0
         self._first_seconds = 0.0
-        self._loss: Any = None
+        self._first_tokens = 0.0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: LanguageModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Open the bar where the run stands."""
         self._first_step, self._first_seconds = pl_module.step, pl_module.stopwatch.seconds
         self._first_tokens = pl_module.tokens
@@ -35,13 +35,21 @@ class Progress(Listener):
         if self._terminal and trainer.is_global_zero:
             from tqdm import tqdm
 
-            layout = "{percentage:3.0f}% {bar:24} {n}/{total}{postfix}" if pl_module.total_steps else "{n} {postfix}"
+            layout = (
+                "{percentage:3.0f}% {bar:24} {n}/{total}{postfix}"
+                if pl_module.total_steps
+                else "{n} {postfix}"
+            )
             self._bar = tqdm(
-                total=pl_module.total_steps, initial=pl_module.step, bar_format=layout, leave=False, mininterval=0
+                total=pl_module.total_steps,
+                initial=pl_module.step,
+                bar_format=layout,
+                leave=False,
+                mininterval=0,
             )
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: LanguageModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Refresh when it is time."""
         if not trainer.is_global_zero:
@@ -64,8 +72,8 @@ class Progress(Listener):
         if not trainer.is_global_zero:
             return
         line = (
-            f"step {module.step:>7,}  val loss {values['val/loss']:.4f}  perplexity {values['val/perplexity']:,.2f}"
-            f"  bits/byte {values['val/bits_per_byte']:.4f}"
+            f"step {module.step:>7,}  val loss {values['val/loss']:.4f}"
+            f"  perplexity {values['val/perplexity']:,.2f}  bits/byte {values['val/bits_per_byte']:.4f}"
         )
         if "val/floor_bits_per_byte" in values:
             line += f"  (floor {values['val/floor_bits_per_byte']:.4f})"

@@ -24,7 +24,7 @@ def random_state() -> list[dict[str, Any]]:
     own = {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
-        "numpy": [str(name), [int(key) for key in keys], int(position), int(has_gauss), float(cached)],  # type: ignore[union-attr]
+        "numpy": [str(name), [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
         "python": [version, list(internal), gauss],
     }
     if not (dist.is_available() and dist.is_initialized()):

@@ -11,8 +11,8 @@ from lmx.data import Windows
 from lmx.measure import flops_per_token
 from lmx.runs import MetricsLog
 from lmx.training.callbacks.base import Listener, Measure
-from lmx.training.evaluation import summarise
 from lmx.training.module import LanguageModule
+from lmx.training.totals import summarise
 from lmx.training.window import Steps
 
 
@@ -39,7 +39,7 @@ class Recorder(pl.Callback):
         self._mark = state_dict["mark"]
         self._position = state_dict["position"]
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: LanguageModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Cut the log back to the checkpoint: what came after it will be written again."""
         if trainer.is_global_zero and self._position is not None:
             self.metrics.rewind_to(self._position)
@@ -47,13 +47,13 @@ class Recorder(pl.Callback):
     # ---- training
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: LanguageModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Record the updates since the last line when enough have come together."""
         if pl_module.step % self.every == 0 or pl_module.step == pl_module.total_steps:
             self._record_steps(trainer, pl_module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: LanguageModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Record what an early end left open; an interrupted run keeps it in its checkpoint."""
         if len(pl_module.window) and not pl_module.interrupted:
             self._record_steps(trainer, pl_module)
@@ -77,14 +77,15 @@ class Recorder(pl.Callback):
 
     # ---- evaluation
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: LanguageModule) -> None:
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Start the clock of the evaluation."""
         self._began = time.perf_counter()
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: LanguageModule) -> None:
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Record an evaluation and tell the listeners."""
         values = summarise(pl_module.evaluation.collect(), self.validation)
         values["val/seconds"] = round(time.perf_counter() - self._began, 3)
+        pl_module.result = values
         self._write(trainer, pl_module, "val", dict(values), None)
         pl_module.log_dict(values, logger=False)  # for callbacks of others that monitor a measure
         for callback in trainer.callbacks:  # type: ignore[attr-defined]

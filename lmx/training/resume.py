@@ -10,7 +10,7 @@ import yaml
 from torch import nn
 
 from lmx.config import CheckpointError, ConfigError, Experiment
-from lmx.config.compose import given_keys
+from lmx.config.overrides import parse
 from lmx.config.validate import to_dict, validate
 from lmx.runs import RunFolder, config_fingerprint, newest_unfinished
 from lmx.training.checkpoints import BEST, LAST, newest_good, read_checkpoint
@@ -35,14 +35,13 @@ def find(experiment: Experiment, overrides: Sequence[str], say: Say) -> tuple[Ex
 
     `resume=auto` continues the newest unfinished run of this very configuration, and starts a new one where
     there is none. `resume=RUN` takes the configuration from the run; overrides may only change CHANGEABLE.
+    A run that went on with such a change is found by its path alone.
     """
     if experiment.resume is None:
         return experiment, None
-    if experiment.init_from is not None:
-        raise ConfigError("init_from: has no effect beside resume, which continues with the run's own weights")
     if experiment.resume == "auto":
         path = newest_unfinished(experiment.paths.outputs, experiment.name, fingerprint(experiment))
-        say(f"resume=auto: {'no unfinished run of this configuration, starting one' if path is None else path}")
+        say(f"resume=auto: {path or 'no unfinished run of this configuration, starting one'}")
         return experiment, None if path is None else RunFolder.open(path)
     folder = RunFolder.open(experiment.resume)
     return _with_changes(load_experiment(folder), experiment, overrides), folder
@@ -89,8 +88,7 @@ def _weights_of(folder: RunFolder, say: Say) -> dict[str, Any]:
 
 def _with_changes(saved: Experiment, composed: Experiment, overrides: Sequence[str]) -> Experiment:
     config, new = to_dict(saved), to_dict(composed)
-    keys = given_keys(overrides) + [text.split("=")[0].lstrip("+~") for text in overrides if "." not in text.split("=")[0]]
-    for key in dict.fromkeys(keys):
+    for key in dict.fromkeys(override.key_or_group for override in parse(overrides)):
         if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in CHANGEABLE):
             raise ConfigError(
                 f"{key}: cannot differ in a resumed run, allowed: {', '.join(CHANGEABLE)} "
@@ -101,6 +99,10 @@ def _with_changes(saved: Experiment, composed: Experiment, overrides: Sequence[s
 
 
 def _copy(source: dict[str, Any], target: dict[str, Any], path: list[str]) -> None:
+    """Make `target` hold at `path` what `source` does, or nothing where that has nothing."""
     for part in path[:-1]:
-        source, target = source[part], target[part]
-    target[path[-1]] = source[path[-1]]
+        source, target = source.get(part, {}), target.setdefault(part, {})
+    if path[-1] in source:
+        target[path[-1]] = source[path[-1]]
+    else:
+        target.pop(path[-1], None)

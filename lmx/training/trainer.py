@@ -6,12 +6,15 @@ import importlib
 import inspect
 import logging
 import sys
+import tempfile
 import warnings
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lmx.config import ConfigError, Experiment, nearest
 from lmx.data import Corpus
@@ -19,7 +22,7 @@ from lmx.runs import MetricsLog, RunFolder
 from lmx.training.callbacks import Samples
 from lmx.training.checkpoints import Checkpoints, VerifiedCheckpointIO
 from lmx.training.distributed import LaunchedDDP
-from lmx.training.ending import Ending
+from lmx.training.ending import Ending, Signals
 from lmx.training.evaluation import Evaluation
 from lmx.training.hardware import LIGHTNING_PRECISION, Machine
 from lmx.training.horizon import evaluation_interval, max_hours
@@ -51,20 +54,24 @@ def build_entry(key: str, entry: dict[str, Any], **defaults: Any) -> Any:
     filled = {option: value for option, value in defaults.items() if option in names}
     try:
         return cls(**{**filled, **options})
-    except (TypeError, ValueError, ModuleNotFoundError) as error:
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{key}: {target} needs a package that is not installed: {error}") from error
+    except (TypeError, ValueError, MisconfigurationException) as error:
         raise ConfigError(f"{key}: {target} refused its options: {error}") from error
 
 
 def build_callbacks(experiment: Experiment) -> list[pl.Callback]:
     """Build the callbacks of the configuration; an entry set to null is switched off."""
     return [
-        build_entry(f"callbacks.{name}", entry) for name, entry in experiment.callbacks.items() if entry is not None
+        build_entry(f"callbacks.{name}", entry)
+        for name, entry in experiment.callbacks.items()
+        if entry is not None
     ]
 
 
-def build_loggers(experiment: Experiment, folder: RunFolder) -> list[Logger]:
-    """Build the loggers of the configuration, each writing below the run folder."""
-    place = {"save_dir": str(folder.path), "name": "", "default_hp_metric": False}
+def build_loggers(experiment: Experiment, folder: Path) -> list[Logger]:
+    """Build the loggers of the configuration, each writing below `folder`."""
+    place = {"save_dir": str(folder), "name": "", "default_hp_metric": False}
     return [
         build_entry(f"logger.{name}", entry, version=name, **place)
         for name, entry in experiment.logger.items()
@@ -72,8 +79,19 @@ def build_loggers(experiment: Experiment, folder: RunFolder) -> list[Logger]:
     ]
 
 
+def check_loggers(experiment: Experiment) -> None:
+    """Raise ConfigError for a logger that cannot be built: what it refuses is known only when it is."""
+    with tempfile.TemporaryDirectory() as place:
+        build_loggers(experiment, Path(place))
+
+
 def assemble(
-    experiment: Experiment, corpus: Corpus, folder: RunFolder, machine: Machine, callbacks: list[pl.Callback]
+    experiment: Experiment,
+    corpus: Corpus,
+    folder: RunFolder,
+    machine: Machine,
+    callbacks: list[pl.Callback],
+    signals: Signals,
 ) -> pl.Trainer:
     """Return the Trainer of one run.
 
@@ -85,8 +103,10 @@ def assemble(
     per_epoch = corpus.steps_per_epoch(train.batch_size, experiment.data.drop_last)
     for callback in callbacks:
         if isinstance(callback, Samples):
-            callback.attach(folder, corpus.tokenizer)
-    checkpoints = Checkpoints(folder.checkpoints, kept.every_steps, kept.every_minutes, kept.keep_last, kept.best)
+            callback.write_to(folder)
+    checkpoints = Checkpoints(
+        folder.checkpoints, kept.every_steps, kept.every_minutes, kept.keep_last, kept.best
+    )
     log = MetricsLog(folder.metrics)
     return pl.Trainer(
         accelerator=machine.accelerator,
@@ -95,7 +115,7 @@ def assemble(
         precision=LIGHTNING_PRECISION[machine.precision],  # type: ignore[arg-type]
         max_epochs=1,  # Lightning's one epoch is the whole run; ours are counted in steps
         deterministic=experiment.hardware.deterministic,
-        logger=build_loggers(experiment, folder) or False,
+        logger=build_loggers(experiment, folder.path) or False,
         callbacks=[
             *callbacks,
             Progress(),
@@ -103,7 +123,7 @@ def assemble(
             Recorder(log, corpus.splits["validation"], train.log_every_steps, per_epoch),
             Evaluation(evaluation_interval(experiment, per_epoch), train.eval_at_start),
             checkpoints,
-            Ending(checkpoints, max_hours(experiment)),
+            Ending(signals, checkpoints, max_hours(experiment)),
         ],
         plugins=[VerifiedCheckpointIO()],
         check_val_every_n_epoch=None,

@@ -19,7 +19,12 @@ def documents(path: Path, content: bytes, field: str = "text") -> list[str]:
 
 
 def test_wikitext_rows_keep_their_newline_and_blank_lines_become_empty(tmp_path: Path) -> None:
-    assert documents(tmp_path / "a.raw", b" \n = Title = \n \n A line . \n") == ["", " = Title = \n", "", " A line . \n"]
+    assert documents(tmp_path / "a.raw", b" \n = Title = \n \n A line . \n") == [
+        "",
+        " = Title = \n",
+        "",
+        " A line . \n",
+    ]
 
 
 def test_text_is_cut_at_blank_lines_of_either_kind(tmp_path: Path) -> None:
@@ -57,7 +62,11 @@ def test_one_long_line_is_one_document(tmp_path: Path) -> None:
         ("a.raw", b"\xef\xbb\xbfok\xff", r"not UTF-8 at byte 5"),
         ("a.jsonl", b'{"text": "a"}\n{"text": ', r"a\.jsonl:2: not JSON"),
         ("a.jsonl", b"[1]\n", r"a\.jsonl:1: got list, allowed: a JSON object with 'text'"),
-        ("a.jsonl", b'{"txt": "a"}\n', r"data\.text_field: got 'text', not in .*:1; allowed: txt; did you mean 'txt'"),
+        (
+            "a.jsonl",
+            b'{"txt": "a"}\n',
+            r"data\.text_field: got 'text', not in .*:1; allowed: txt; did you mean 'txt'",
+        ),
         ("a.jsonl", b'{"text": 3}\n', r"a\.jsonl:1: field 'text' is int, allowed: a string"),
         ("a.parquet", b"PAR1 this is none", r"a\.parquet: not a whole parquet file"),
     ],
@@ -69,7 +78,9 @@ def test_bad_content_is_named_with_its_place(tmp_path: Path, name: str, content:
 
 def test_parquet_columns_are_checked(tmp_path: Path) -> None:
     pq.write_table(pa.table({"content": ["a"], "number": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"got 'contents', not in .*allowed: content, number; did you mean 'content'"):
+    with pytest.raises(
+        DataError, match=r"got 'contents', not in .*allowed: content, number; did you mean 'content'"
+    ):
         list(read_documents(tmp_path / "a.parquet", "contents"))
     with pytest.raises(DataError, match=r"column 'number' is int64, allowed: string"):
         list(read_documents(tmp_path / "a.parquet", "number"))
@@ -99,7 +110,9 @@ def test_files_are_found_by_folder_file_and_glob(tmp_path: Path) -> None:
 
 def test_missing_files_name_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "stories").mkdir()
-    with pytest.raises(DataError, match=r"data\.files: got '.*storys', which does not exist; did you mean 'stories'"):
+    with pytest.raises(
+        DataError, match=r"data\.files: got '.*storys', which does not exist; did you mean 'stories'"
+    ):
         find_files("data.files", str(tmp_path / "storys"))
     with pytest.raises(DataError, match=r"in the folder is no file that ends in \.txt"):
         find_files("data.files", str(tmp_path / "stories"))

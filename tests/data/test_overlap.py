@@ -14,7 +14,9 @@ from lmx.data.overlap import Overlap, overlap
 
 def by_sets(train: list[str], held_out: list[str], size: int) -> tuple[int, int]:
     def sequences(texts: list[str]) -> set[tuple[str, ...]]:
-        return {tuple(w[i : i + size]) for text in texts for w in [text.split()] for i in range(len(w) - size + 1)}
+        return {
+            tuple(w[i : i + size]) for text in texts for w in [text.split()] for i in range(len(w) - size + 1)
+        }
 
     held = sequences(held_out)
     return len(held), len(held & sequences(train))
@@ -41,7 +43,9 @@ def test_shared_sequences_are_those_of_sets() -> None:
 
 def test_sequences_do_not_cross_documents() -> None:
     words = [str(i) for i in range(26)]
-    assert overlap([" ".join(words)], [" ".join(words[:7]), " ".join(words[7:14])])["13_words"]["sequences"] == 0
+    assert (
+        overlap([" ".join(words)], [" ".join(words[:7]), " ".join(words[7:14])])["13_words"]["sequences"] == 0
+    )
 
 
 def test_two_splits_are_kept_apart() -> None:

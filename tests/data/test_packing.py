@@ -40,7 +40,13 @@ def test_pieces_of_each_mode() -> None:
     assert pieces("rows", texts) == [("One. Two\nthree.", True), ("x.", True)]
     assert pieces("blocks", texts) == [("One. Two\nthree.", True), ("  x. ", True)]
     assert pieces("documents", texts) == [("One. Two\nthree.", True), ("  x. ", True)]
-    sentences = ["One.", "Two three.", ".", "x.", "."]  # the empty rest after the last full stop is a full stop
+    sentences = [
+        "One.",
+        "Two three.",
+        ".",
+        "x.",
+        ".",
+    ]  # the empty rest after the last full stop is a full stop
     assert pieces("sentences", texts) == [(sentence, True) for sentence in sentences]
 
 
@@ -175,7 +181,9 @@ def test_fits_equal_slow_references() -> None:
 def test_cut_covers_each_target_once() -> None:
     offsets = np.array([0, 1, 3, 14, 14, 19])
     starts, lengths = cut(offsets, 4)
-    covered = [t for start, length in zip(starts, lengths, strict=True) for t in range(start + 1, start + length)]
+    covered = [
+        t for start, length in zip(starts, lengths, strict=True) for t in range(start + 1, start + length)
+    ]
     assert covered == [2, *range(4, 14), *range(15, 19)]
     assert lengths.max() <= 5
 
@@ -188,7 +196,9 @@ def test_counts_are_those_of_the_targets(mode: str, mask_padding: bool, mask_cro
     ends = np.cumsum(rng.integers(1, 15, 40)).tolist()
     split = split_of(rng.integers(0, 256, ends[-1]).tolist(), ends)
     for held_out in (True, False):
-        layout = packer(mode, 7, stride=3, mask_padding=mask_padding, mask_crossing=mask_crossing).layout(split, held_out)
+        layout = packer(mode, 7, stride=3, mask_padding=mask_padding, mask_crossing=mask_crossing).layout(
+            split, held_out
+        )
         everything = np.arange(len(layout))
         targets = layout.gather(everything)["targets"]
         np.testing.assert_array_equal(layout.target_counts(everything), (targets != IGNORE).sum(1))
@@ -196,7 +206,9 @@ def test_counts_are_those_of_the_targets(mode: str, mask_padding: bool, mask_cro
 
 def test_missing_end_of_text_is_refused() -> None:
     data = DataConfig(name="d", packing="documents")
-    with pytest.raises(DataError, match=r"tokenizer: has no end-of-text token, which packing=documents writes"):
+    with pytest.raises(
+        DataError, match=r"tokenizer: has no end-of-text token, which packing=documents writes"
+    ):
         PACKINGS["documents"](data, None, None)
 
 
@@ -222,9 +234,14 @@ def test_recorded_blocks_of_family_c(tmp_path: Path) -> None:
     files = str(real_data() / "wikitext-2/wiki.valid.raw")
     for documents, blocks in ((50, 29), (100, 56)):
         data = files_config(
-            files, validation_files=str(real_data() / "wikitext-2/wiki.test.tokens"), packing="blocks",
-            sequence_length=255, collapse_whitespace=True, min_characters=128, max_documents=documents,
-        )  # fmt: skip
+            files,
+            validation_files=str(real_data() / "wikitext-2/wiki.test.tokens"),
+            packing="blocks",
+            sequence_length=255,
+            collapse_whitespace=True,
+            min_characters=128,
+            max_documents=documents,
+        )
         assert len(prepared(data, tmp_path, gpt2()).splits["train"]) == blocks
 
 
@@ -232,9 +249,12 @@ def test_family_a_rows_on_the_real_file(tmp_path: Path) -> None:
     """The rule of EXPERIMENTS.md, written plainly, on real text with the store's own tokenizer."""
     folder = real_data() / "wikitext-2"
     data = files_config(
-        str(folder / "wiki.valid.raw"), validation_files=str(folder / "wiki.valid.tokens"), packing="sentences",
-        sequence_length=255, max_documents=1500,
-    )  # fmt: skip
+        str(folder / "wiki.valid.raw"),
+        validation_files=str(folder / "wiki.valid.tokens"),
+        packing="sentences",
+        sequence_length=255,
+        max_documents=1500,
+    )
     corpus = prepared(data, tmp_path, bpe(2000))
     encode, eos, pad = corpus.tokenizer.encode, corpus.tokenizer.eos_id, corpus.tokenizer.pad_id
     lines = (folder / "wiki.valid.raw").read_text(encoding="utf-8").splitlines(keepends=True)[:1500]

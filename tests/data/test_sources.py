@@ -81,7 +81,9 @@ def test_local_dir_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.local_dir: got .*missing', which does not exist"):
         open_source(local(tmp_path / "missing"))
     (tmp_path / "train.txt").write_text("a")
-    with pytest.raises(DataError, match=r"data\.local_dir: .*train and valid.*of one form; found train: \*\.txt"):
+    with pytest.raises(
+        DataError, match=r"data\.local_dir: .*train and valid.*of one form; found train: \*\.txt"
+    ):
         open_source(local(tmp_path))
     with pytest.raises(DataError, match=r"data\.local_dir: .*a file; allowed: a folder"):
         open_source(local(tmp_path / "train.txt"))

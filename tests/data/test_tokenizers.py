@@ -14,8 +14,17 @@ from lmx.config import DataError, TokenizerConfig
 from lmx.data.tokenizers import ByteTokenizer, SubwordTokenizer, Tokenizer
 from lmx.data.vocabulary import obtain, stamp, train_bpe
 
-TEXTS = ["Once upon a time, a naïve cat sat.\n\nIt said: \"hello\" 123  times… 日本 🙂", "<|endoftext|> is text", "", " \n "]
-SAMPLE = ["the cat sat on the mat and the cat ate the rat", "a hat for the cat", "that is the end of that"] * 5
+TEXTS = [
+    'Once upon a time, a naïve cat sat.\n\nIt said: "hello" 123  times… 日本 🙂',
+    "<|endoftext|> is text",
+    "",
+    " \n ",
+]
+SAMPLE = [
+    "the cat sat on the mat and the cat ate the rat",
+    "a hat for the cat",
+    "that is the end of that",
+] * 5
 
 
 def test_bytes_are_bytes() -> None:
@@ -59,7 +68,11 @@ def test_every_text_survives_and_never_becomes_special(make, tmp_path: Path) -> 
     tokenizer.save(tmp_path)
     loaded = Tokenizer.load(tmp_path)
     assert loaded.fingerprint == tokenizer.fingerprint
-    assert pickle.loads(pickle.dumps(tokenizer)).encode(TEXTS[0]) == loaded.encode(TEXTS[0]) == tokenizer.encode(TEXTS[0])
+    assert (
+        pickle.loads(pickle.dumps(tokenizer)).encode(TEXTS[0])
+        == loaded.encode(TEXTS[0])
+        == tokenizer.encode(TEXTS[0])
+    )
 
 
 def test_fast_path_gives_the_ids_of_the_plain_one() -> None:
@@ -75,15 +88,23 @@ def test_fast_path_gives_the_ids_of_the_plain_one() -> None:
 def test_gpt2_and_smollm_equal_transformers_on_real_text() -> None:
     from transformers import PreTrainedTokenizerFast
 
-    rows = (real_data() / "wikitext-2/wiki.valid.raw").read_text(encoding="utf-8").splitlines(keepends=True)[:400]
+    rows = (
+        (real_data() / "wikitext-2/wiki.valid.raw")
+        .read_text(encoding="utf-8")
+        .splitlines(keepends=True)[:400]
+    )
     for name, size, eos in (("gpt2", 50257, 50256), ("smollm", 49152, 2)):
         folder = real_data() / "tokenizers" / name
-        tokenizer = obtain(TokenizerConfig(name=name, kind="pretrained", path=str(folder)), [], folder, silent)
+        tokenizer = obtain(
+            TokenizerConfig(name=name, kind="pretrained", path=str(folder)), [], folder, silent
+        )
         reference = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
         assert (tokenizer.vocab_size, tokenizer.eos_id) == (size, eos)
         expected = [reference(row, add_special_tokens=False)["input_ids"] for row in rows]
         assert [ids.tolist() for ids in tokenizer.encode_batch(rows)] == expected
-        assert sum(int(tokenizer.token_bytes[ids].sum()) for ids in expected) == sum(len(row.encode()) for row in rows)
+        assert sum(int(tokenizer.token_bytes[ids].sum()) for ids in expected) == sum(
+            len(row.encode()) for row in rows
+        )
 
 
 def test_sentencepiece_like_tokenizer_counts_its_bytes() -> None:
@@ -100,7 +121,9 @@ def test_pretrained_folder_errors(tmp_path: Path) -> None:
         return obtain(TokenizerConfig(name="p", kind="pretrained", path=str(path)), [], tmp_path, silent)
 
     (tmp_path / "gpt2").mkdir()
-    with pytest.raises(DataError, match=r"tokenizer\.path: got .*gpt3', allowed: an existing folder.*did you mean 'gpt2'"):
+    with pytest.raises(
+        DataError, match=r"tokenizer\.path: got .*gpt3', allowed: an existing folder.*did you mean 'gpt2'"
+    ):
         get(tmp_path / "gpt3")
     (tmp_path / "gpt2/tokenizer.json").write_text(json.dumps({"model": {}}))
     with pytest.raises(DataError, match=r"tokenizer\.path: .*tokenizer\.json cannot be used: "):

@@ -212,6 +212,17 @@ def test_each_dropout_acts_in_training_alone(name: str) -> None:
     assert not torch.equal(model(tokens), model(tokens))
 
 
+def test_residual_dropout_takes_both_branches() -> None:
+    tokens = random_tokens()
+    pre = tiny_model(residual_dropout=1.0, final_norm=False).train()
+    assert torch.equal(pre(tokens), pre.embedding(tokens))
+    post = tiny_model(residual_dropout=1.0, final_norm=False, norm_position="post").train()
+    x = post.embedding(tokens)
+    for block in post.blocks:
+        x = block.feed_forward_norm(block.attention_norm(x))
+    assert torch.equal(post(tokens), x)
+
+
 @pytest.mark.parametrize("options", [{}, {"position": "alibi", "sliding_window": 4}], ids=["rope", "alibi"])
 def test_checkpointed_gradients_are_the_same_bits(options: dict[str, Any]) -> None:
     dropouts = {f"{name}_dropout": 0.3 for name in ("embedding", "attention", "residual", "mlp")}

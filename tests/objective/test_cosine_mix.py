@@ -51,7 +51,7 @@ def test_gradcheck(temperature):
 
 
 def test_extreme_logits_at_low_temperature():
-    """Powers of exponentials do not overflow, and a certain prediction has its embedding as the expected one."""
+    """Powers of exponentials do not overflow, and no p vanishes that counts."""
     mix = CosineMix(0.5, 0.05, 5)
     reference = make_batch(30, 8, 61, embedding="own", spread=10.0)
     expected = plain(reference, None, mix)
@@ -61,21 +61,29 @@ def test_extreme_logits_at_low_temperature():
         batch.hidden, batch.targets, **batch.head
     )
     result.loss.backward()
-    assert_sums(result, expected, 1e-5)
-    assert_gradients(batch, reference, 1e-4)
+    assert_sums(result, expected, 1e-4)  # logits of 1e3 are known to 1e-4 in float32
+    assert_gradients(batch, reference, 1e-3)
 
 
-def test_bfloat16_is_close():
-    mix = CosineMix(0.5, 1.0, 20)
-    reference = make_batch(100, 32, 301, embedding="tied", spread=0.2)
-    expected = plain(reference, None, mix, scale=0.01)
-    expected["loss"].backward()
-    batch = reference.to(torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        result = FusedObjective(Settings(mix=mix))(batch.hidden, batch.targets, scale=0.01, **batch.head)
-    result.loss.backward()
-    assert float(result.cosine / expected["cosine"]) == pytest.approx(1, abs=2e-3)
-    assert_gradients(batch, reference, 2e-2)
+@pytest.mark.parametrize("mix", [CosineMix(0.5, 1.0, 20), CosineMix(0.5, 1.5, None)], ids=str)
+def test_bfloat16_is_as_exact_as_plain(mix):
+    """Against float64, over six batches: the gradients' errors, and those of autocast on the formula."""
+    errors = torch.zeros(2, 2, dtype=torch.float64)
+    for seed in range(6):
+        reference = make_batch(100, 32, 301, embedding="tied", spread=0.2, seed=seed)
+        plain(reference, None, mix, scale=0.01)["loss"].backward()
+        fused, simple = reference.to(torch.float32), reference.to(torch.float32)
+        with torch.autocast("cpu", torch.bfloat16):
+            objective = FusedObjective(Settings(mix=mix))
+            loss = objective(fused.hidden, fused.targets, scale=0.01, **fused.head).loss
+            simple_loss = plain(simple, None, mix, scale=0.01)["loss"]
+        loss.backward()
+        simple_loss.backward()
+        for row, batch in enumerate((fused, simple)):
+            # the hidden states', and the tied weight's
+            parts = list(zip(batch.gradients, reference.gradients, strict=True))[:2]
+            errors[row] += torch.stack([(mine - theirs).square().sum() for mine, theirs in parts])
+    assert (errors[0].sqrt() <= errors[1].sqrt() * 1.1).all(), errors.sqrt()
 
 
 def test_all_targets_ignored():

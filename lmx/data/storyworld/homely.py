@@ -118,7 +118,7 @@ def confess(t: Teller, w: World) -> None:
             "<food>."
         )
     else:
-        t.tell('"[A|Was it a] <color> {blamed}?" {elder} <moaned> <weakly>, and {hero} felt <sad>.')
+        t.tell('"[Was it|Do you mean] <a color> {blamed}?" {elder} <moaned> <weakly>, and {hero} felt <sad>.')
     t.paragraph()
     t.tell('"{call}, I [broke|dropped] the {dear}!" {he} <moaned> <weakly>.')
     t.tell(

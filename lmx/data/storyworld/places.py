@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _TALL = "[tall|steep|high|wobbly]"
-_FIERCE = "[wild|loud|huge|angry|black]"
+_FIERCE = "[wild|loud|huge|mean|black]"
 _GLOOMY = "[dark|deep|cold|strange|black]"
 
 PLACES: dict[str, str] = {
@@ -39,7 +39,7 @@ PLACES: dict[str, str] = {
     "fear:beach": f"[huge|wild|cold|loud] wave|{_TALL} cliff|{_GLOOMY} cave",
     "fear:farm": f"{_FIERCE} horse|{_FIERCE} bull|{_GLOOMY} barn",
     "fear:meadow": f"{_FIERCE} bull|[wide|cold|deep|wild] brook|{_GLOOMY} well",
-    "fear:lake": f"{_TALL} diving board|[old|wobbly|narrow|strange] boat|[wide|cold|deep|wild] pool",
+    "fear:lake": f"{_TALL} diving board|[big|wobbly|narrow|strange] boat|[wide|cold|deep|wild] pool",
     "fear:hill": f"{_TALL} path|{_TALL} tower|{_GLOOMY} gorge",
     "fear:playground": f"{_TALL} slide|{_TALL} swing|{_TALL} climbing wall",
     "fear:market": f"{_FIERCE} parrot|{_TALL} staircase|{_GLOOMY} cellar",

@@ -23,5 +23,5 @@ class Listener(pl.Callback):
     """A callback that is told of each evaluation."""
 
     def on_evaluation(self, trainer: pl.Trainer, module: LanguageModule, values: dict[str, float]) -> None:
-        """Act on the measures of an evaluation, named `val/…`; called on every rank after they were recorded."""
+        """Act on the measures of an evaluation, named `val/…`; on every rank, after they were recorded."""
         raise NotImplementedError

@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from lmx.config import ConfigError, bad_choice
+from lmx.config import ConfigError
 from lmx.measure import lower_is_better
 from lmx.training.callbacks.base import Listener
 from lmx.training.module import LanguageModule
@@ -35,8 +35,6 @@ class EarlyStopping(Listener):
 
     def on_evaluation(self, trainer: pl.Trainer, module: LanguageModule, values: dict[str, float]) -> None:
         """Count evaluations without improvement; ask for the end when there were too many."""
-        if self.monitor not in values:
-            raise ConfigError(bad_choice("callbacks.early_stopping.monitor", self.monitor, values))
         sign = 1.0 if lower_is_better(self.monitor) else -1.0
         value = sign * values[self.monitor]
         if self.best is None or value < self.best - self.min_delta:

@@ -10,7 +10,7 @@ from lmx.training.window import Steps
 
 
 class GradientNorm(Measure):
-    """Logs the global L2 norm of the gradient and that of each layer group, each the mean over the updates."""
+    """Logs the L2 norm of the gradient, global and by layer group, each the mean over the updates."""
 
     def __init__(self, by_group: bool = True) -> None:
         """`by_group`: also one value for the embedding, each block, the final norm and the head."""

@@ -31,7 +31,7 @@ class PeakMemory(Measure):
 
 
 class Throughput(Measure):
-    """Logs seconds a step, tokens a second, and MFU: the share of the device's peak that the model's FLOPs make.
+    """Logs seconds a step, tokens a second, and MFU: the share of the device's peak in the model's FLOPs.
 
     Seconds are of training alone (no evaluation, saving, sampling); the device is waited for before the clock
     is read. MFU is None where the peak is not known: lmx does not guess it.
@@ -41,14 +41,13 @@ class Throughput(Measure):
         """Look the device's peak up once."""
         experiment = pl_module.experiment
         declared = experiment.hardware.peak_tflops
+        self._peak: float | None = None
         if declared is not None:
-            self._peak: float | None = declared * 1e12 * trainer.world_size
+            self._peak = declared * 1e12 * trainer.world_size
         elif pl_module.device.type == "cuda":
             dtype = {"bf16-mixed": "bf16", "16-mixed": "fp16"}.get(trainer.precision, "fp32")
             peak = peak_flops(torch.cuda.get_device_name(pl_module.device), dtype)
             self._peak = None if peak is None else peak * trainer.world_size
-        else:
-            self._peak = None
         self._flops = flops_per_token(experiment.model, experiment.data.sequence_length).training
 
     def measure(self, steps: Steps, module: LanguageModule, seconds: float) -> dict[str, float | None]:

@@ -14,7 +14,7 @@ class PredictiveIntegrity(Measure):
     """Logs PI = exp(−(α·H + γ·G)), its logarithm and the share of the exponent that γ·G makes.
 
     H is the mean predictive entropy of an update in nats per token, over all valid positions and without
-    clamping; G its global gradient norm before clipping. Each update has its own PI; a record holds their mean.
+    clamping; G its global gradient norm before clipping. Each update has its own PI; a record holds the mean.
     Source: the ARS-Bench reports (family A).
     """
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.loggers import TensorBoardLogger
 
+from lmx.config import ConfigError
 from lmx.data import Tokenizer
 from lmx.model import GenerationOptions, generate
 from lmx.runs import MetricsLog, RunFolder
@@ -18,9 +20,14 @@ class Samples(Listener):
     """Writes a continuation of each prompt to `samples/samples.jsonl` and to TensorBoard's text page."""
 
     def __init__(
-        self, prompts: Sequence[str], max_new_tokens: int = 60, temperature: float = 0.8, top_k: int | None = 50, seed: int = 0
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int = 60,
+        temperature: float = 0.8,
+        top_k: int | None = 50,
+        seed: int = 0,
     ) -> None:
-        """`temperature` 0 is greedy; sampling draws from a generator of its own, so training is not disturbed."""
+        """`temperature` 0 is greedy; sampling draws from a generator of its own and leaves training alone."""
         self.prompts = list(prompts)
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature
@@ -29,10 +36,29 @@ class Samples(Listener):
         self.last: list[str] = []
         self._position: int | None = None
 
-    def attach(self, folder: RunFolder, tokenizer: Tokenizer) -> None:
-        """Say where samples go and which tokenizer reads prompts."""
-        self._texts = MetricsLog(folder.sample_log)
+    def read_prompts(self, tokenizer: Tokenizer, context: int) -> None:
+        """Encode the prompts; raises ConfigError for one that leaves no room in the context."""
         self._tokenizer = tokenizer
+        start = [tokenizer.eos_id or 0]  # an empty prompt begins where a document does
+        self._ids = [tokenizer.encode(prompt) or start for prompt in self.prompts]
+        for number, ids in enumerate(self._ids):
+            if len(ids) >= context:
+                raise ConfigError(
+                    f"callbacks.samples.prompts[{number}]: got {len(ids)} tokens, "
+                    f"allowed: fewer than the model's context of {context}"
+                )
+        room = context - max(map(len, self._ids), default=0)
+        self._options = GenerationOptions(
+            max_new_tokens=min(self.max_new_tokens, room),
+            temperature=self.temperature,
+            top_k=self.top_k,
+            seed=self.seed,
+            stop_tokens=() if tokenizer.eos_id is None else (tokenizer.eos_id,),
+        )
+
+    def write_to(self, folder: RunFolder) -> None:
+        """Say where samples go."""
+        self._texts = MetricsLog(folder.sample_log)
 
     def state_dict(self) -> dict[str, Any]:
         """Return how far the log was written."""
@@ -42,7 +68,7 @@ class Samples(Listener):
         """Restore what `state_dict` returned."""
         self._position = state_dict["position"]
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: LanguageModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Cut the log back to the checkpoint of a resumed run."""
         if trainer.is_global_zero and self._position is not None:
             self._texts.rewind_to(self._position)
@@ -55,22 +81,13 @@ class Samples(Listener):
         for prompt, text in zip(self.prompts, texts, strict=True):
             self._texts.append({"step": module.step, "prompt": prompt, "text": text, "seed": self.seed})
         self.last = [prompt + text for prompt, text in zip(self.prompts, texts, strict=True)]
-        text = "\n\n".join(self.last)
+        page = "\n\n".join(self.last).replace("\n", "  \n")  # Markdown's line break
         for logger in trainer.loggers:
-            writer: Any = getattr(logger.experiment, "add_text", None)
-            if writer is not None:
-                writer("samples", text.replace("\n", "  \n"), module.step)
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("samples", page, module.step)
 
     def _write(self, module: LanguageModule) -> list[str]:
-        context = module.experiment.context_length
-        prompts = [self._tokenizer.encode(prompt) or [self._tokenizer.eos_id or 0] for prompt in self.prompts]
-        room = context - max(len(prompt) for prompt in prompts)
-        options = GenerationOptions(
-            max_new_tokens=max(0, min(self.max_new_tokens, room)),
-            temperature=self.temperature,
-            top_k=self.top_k,
-            seed=self.seed,
-            stop_tokens=() if self._tokenizer.eos_id is None else (self._tokenizer.eos_id,),
-        )
-        written = generate(module.model, prompts, options)
-        return [self._tokenizer.decode(ids[len(prompt) :]) for prompt, ids in zip(prompts, written, strict=True)]
+        written = generate(module.model, self._ids, self._options)
+        return [
+            self._tokenizer.decode(ids[len(prompt) :]) for prompt, ids in zip(self._ids, written, strict=True)
+        ]
