@@ -43,8 +43,8 @@ class Job:
             return f"killed ({signal.Signals(-self.exit_status).name})"
         if self.exit_status == 0:
             return "completed"
-        word = "interrupted" if self.identity.get("status") == "interrupted" else "failed"
-        return f"{word} ({self.exit_status})"
+        ended = self.exit_status in [128 + number for number in SIGNALS]
+        return f"{'interrupted' if ended else 'failed'} ({self.exit_status})"
 
     def measure(self, name: str) -> float | None:
         """Return a figure of its result, None where there is none."""

@@ -67,29 +67,32 @@ def hydra_door(
 def _open(task: Task, module: str, launcher: type[SweepLauncher], argv: Sequence[str] | None) -> int:
     parser = _parser()
     args = parser.parse_intermixed_args(argv)
+    _check_flags(args)
     loader = config_loader(args.config_dir)
-    if not args.shell_completion:
-        check(args.overrides, loader, sweep=args.multirun)
     place = {"config_name": args.config_name or ROOT, "folder": args.config_dir}
+    flags = [f"--config-name={place['config_name']}"] + [f"--config-dir={args.config_dir}"] * bool(
+        args.config_dir
+    )
+    jobs = launcher(module, flags)
+    if args.shell_completion:
+        return _through_hydra(args, parser, jobs)
+    check(args.overrides, loader, sweep=args.multirun)
     if args.help:
         print(_help(load(args.overrides, hydra_overrides=["hydra/help=lmx"], **place), loader))
         return 0
     if args.package:
         _check_package(args.package, load(args.overrides, **place))
-    flags = [
-        f"--config-name={place['config_name']}",
-        *([f"--config-dir={args.config_dir}"] if args.config_dir else []),
-    ]
-    if args.cfg or args.info or args.hydra_help or args.shell_completion:
-        return _through_hydra(args, parser, launcher(module, flags))
-    fixed = [str(line.input_line) for line in parse(args.overrides) if not line.is_sweep_override()]
-    config = load(fixed, **place)
+    if args.cfg or args.info or args.hydra_help:
+        return _through_hydra(args, parser, jobs)
+    lines = parse(args.overrides)
+    config = load([str(line.input_line) for line in lines if not line.is_sweep_override()], **place)
     a_sweep = args.multirun or config.hydra.mode == RunMode.MULTIRUN  # a file may say so by itself
     if args.run or not a_sweep:
-        return task(experiment_of(config, fixed), fixed)
+        overrides = [str(line.input_line) for line in lines if not line.is_hydra_override()]
+        return task(experiment_of(config, overrides), overrides)
     args.multirun = True
     _check_jobs(args.overrides, config, place)
-    return _through_hydra(args, parser, launcher(module, flags))
+    return _through_hydra(args, parser, jobs)
 
 
 def _check_flags(args: argparse.Namespace) -> None:

@@ -122,10 +122,11 @@ def _key_problems(override: Override, groups: Sequence[str]) -> Iterator[str]:
     if not key:
         yield f"{override.input_line!r}: got no key, allowed: key=value"
         return
-    for place in _keys(override):
-        if problem := key_problem(place, groups):
-            yield problem
-            return
+    if found := [problem for place in _keys(override) if (problem := key_problem(place, groups))]:
+        yield from found
+        return
+    if override.is_sweep_override():
+        return
     open_keys = [place for place in schema_keys() if is_open(place)]
     if override.is_delete() and not any(key.startswith(f"{place}.") for place in open_keys):
         yield f"~{key}: cannot be taken away, allowed: entries of {', '.join(open_keys)}"

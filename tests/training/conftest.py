@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.context
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,8 +24,16 @@ def place(tmp_path: Path, cache: Path) -> Place:
     return Place(tmp_path / "outputs", cache)
 
 
+@pytest.fixture(scope="session")
+def processes() -> multiprocessing.context.ForkServerContext:
+    """Processes that start quickly, for what they import has been imported once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training_helpers", "lmx.train", "lmx.launch", "lmx.report", "matplotlib.pyplot"])
+    return context
+
+
 @pytest.fixture(autouse=True)
-def _as_found() -> object:
+def _as_found() -> Iterator[None]:
     """Leave torch's threads and switches as they were."""
     threads = torch.get_num_threads()
     yield

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from lmx.config.compose import compose
@@ -15,12 +18,15 @@ from lmx.runs import RunFolder
 from lmx.runs.metrics import read_lines
 from lmx.training import Outcome, train
 from lmx.training.checkpoints import LAST, checkpoints, read_checkpoint
+from lmx.training.module import LanguageModule
 
 TINY = (
-    *("data=storyworld", "data.stories=60", "data.held_out_stories=10", "tokenizer=byte"),
-    *("data.sequence_length=64", "model.hidden_size=32", "model.num_layers=2", "model.num_heads=2"),
-    *("model.intermediate_size=64", "hardware=cpu", "hardware.threads=1", "train.batch_size=32"),
+    # 108 windows of 32 tokens: an epoch is 14 batches of 8, the last one of 4
+    *("data=storyworld", "data.stories=4", "data.held_out_stories=3", "tokenizer=byte"),
+    *("data.sequence_length=32", "model.hidden_size=32", "model.num_layers=2", "model.num_heads=2"),
+    *("model.intermediate_size=64", "hardware=cpu", "hardware.threads=1", "train.batch_size=8"),
     *("train.log_every_steps=3", "train.eval_every_steps=null", "logger=none", "checkpoint.every_minutes=null"),
+    *("callbacks.samples.prompts=[The]", "callbacks.samples.max_new_tokens=4"),
 )
 CLOCKS = ("seconds", "speed/", "memory/", "val/seconds")  # what differs between two equal runs
 
@@ -49,22 +55,38 @@ class Place:
         overrides = [f"resume={folder.path}", *more]
         return train(compose(overrides), overrides)
 
-    def start(self, *more: str, door: str = "lmx.train") -> subprocess.Popen[str]:
-        """Start the tiny experiment as a user does."""
-        return start(door, *self.overrides(*more))
-
     def runs(self) -> list[Path]:
         """All run folders."""
         return sorted(path.parent for path in self.outputs.glob("*/*/*") if path.name in ("run.json", "config.yaml"))
 
 
-def start(door: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start a door in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", door, *arguments]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
+def door(arguments: list[str]) -> None:
+    """Be `python -m lmx.train`, for a process that has imported it already."""
+    from lmx.train import main
+
+    sys.exit(main(arguments))
+
+
+def wait_for_step(outputs: Path, step: int, alive: Callable[[], bool]) -> Path:
+    """Wait until the run below `outputs` has recorded a step; return its folder."""
+    while alive():
+        for path in outputs.glob("*/*/metrics.jsonl"):
+            if any(line["step"] >= step for line in read_lines(path)[0]):
+                return path.parent
+        time.sleep(0.02)
+    raise AssertionError("the run ended before")
+
+
+def signal_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
+    """Send this process a signal once, in the middle of a step."""
+    accumulate = LanguageModule._accumulate
+
+    def send(module: LanguageModule, batch: Any) -> Any:
+        if module.step == step - 1:
+            os.kill(os.getpid(), number)
+        return accumulate(module, batch)
+
+    monkeypatch.setattr(LanguageModule, "_accumulate", send)
 
 
 def lines(folder: RunFolder, kind: str | None = None) -> list[dict[str, Any]]:

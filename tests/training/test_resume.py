@@ -1,0 +1,176 @@
+"""Promise 1: a run that was stopped, however, and resumed ends as the run that never was."""
+
+from __future__ import annotations
+
+import os
+import signal
+from multiprocessing.context import ForkServerContext
+
+import pytest
+import yaml
+from training_helpers import Place, door, exact, last, lines, same_end, signal_at, wait_for_step
+
+from lmx.config import CheckpointError, ConfigError
+from lmx.training.checkpoints import LAST, checkpoints, step_of
+
+DROPOUT = ("model.residual_dropout=0.1", "model.embedding_dropout=0.1")
+CASES = {
+    # the stop is after 13 of 14 batches of the epoch; 5 does not divide it
+    "accumulated": (13, ("hardware.micro_batch_size=2", "train.log_every_steps=5", "train.eval_every_steps=6")),
+    # the stop is in the second epoch, on a step with an evaluation and a checkpoint
+    "muon, bf16, workers": (
+        16,
+        ("optimizer=muon", "hardware.precision=bf16", "data.num_workers=2", "train.eval_every_steps=8")
+        + ("checkpoint.every_steps=4", "hardware.micro_batch_size=4"),
+    ),
+    "documents, best by accuracy": (
+        5,
+        ("data.packing=documents", "model.attend_within_documents=true", "train.eval_every_steps=2")
+        + ("checkpoint.best=val/accuracy", "callbacks=early_stopping", "schedule=wsd"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_stopped_run_ends_bit_identical(case: str, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, changes = CASES[case]
+    overrides = (*DROPOUT, *changes, "train.horizon=20steps")
+    whole = place.train(*overrides).folder
+    with monkeypatch.context() as patch:
+        signal_at(patch, stop)
+        stopped = place.train(*overrides)
+    assert (stopped.exit_status, stopped.step) == (143, stop)
+    assert max(line["step"] for line in lines(stopped.folder)) <= stop
+    resumed = place.resume(stopped.folder)
+    assert (resumed.exit_status, resumed.step) == (0, 20)
+    same_end(whole, resumed.folder)
+    names = [sorted(path.name for path in folder.checkpoints.iterdir()) for folder in (whole, resumed.folder)]
+    assert names[0] == names[1]
+    assert whole.sample_log.read_bytes() == resumed.folder.sample_log.read_bytes()
+
+
+def test_dropout_makes_the_comparison_sharp(place: Place) -> None:
+    """Were random states not restored, the runs above would differ."""
+    first = place.train(*DROPOUT, "train.horizon=2steps").folder
+    second = place.train("train.horizon=2steps").folder
+    assert exact(first) != exact(second)
+
+
+def test_a_killed_run_is_found_and_ends_bit_identical(place: Place, processes: ForkServerContext) -> None:
+    overrides = (*DROPOUT, "train.horizon=40steps", "checkpoint.every_steps=3", "checkpoint.keep_last=2")
+    process = processes.Process(target=door, args=(place.overrides(*overrides),))
+    process.start()
+    killed = wait_for_step(place.outputs, 9, process.is_alive)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    resumed = place.train(*overrides, "resume=auto")
+    assert resumed.folder.path.resolve() == killed.resolve()
+    assert resumed.step == 40
+    identity = resumed.folder.read_identity()
+    assert identity["status"] == "completed"
+    assert len(identity["sessions"]) == 2
+    other = Place(place.outputs.parent / "whole", place.cache)
+    same_end(other.train(*overrides).folder, resumed.folder)
+
+
+def test_auto_starts_a_new_run_after_a_completed_one(place: Place) -> None:
+    first = place.train("train.horizon=2steps", "resume=auto")
+    second = place.train("train.horizon=2steps", "resume=auto")
+    assert first.folder.path != second.folder.path
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again_in_its_folder(place: Place) -> None:
+    whole = place.train("train.horizon=4steps").folder
+    before = exact(whole)
+    for path in whole.checkpoints.iterdir():
+        path.unlink()
+    (whole.checkpoints / "last-00000002.tmp").write_bytes(b"half")
+    (whole.checkpoints / "last-00000002.ckpt").write_bytes(b"a whole one whose manifest was not written")
+    whole.set_status("running")
+    resumed = place.resume(whole)
+    assert resumed.step == 4
+    assert exact(resumed.folder) == before
+    assert {path.stem for path in whole.checkpoints.iterdir()} == {"last-00000004", "best-00000004"}
+
+
+def test_a_longer_horizon_goes_on(place: Place) -> None:
+    whole = place.train("schedule=constant", "train.horizon=10steps").folder
+    short = place.train("schedule=constant", "train.horizon=5steps").folder
+    longer = place.resume(short, "train.horizon=10steps")
+    assert longer.step == 10
+    assert sum(line["steps"] for line in lines(longer.folder, "train")) == 10
+    assert yaml.safe_load(short.config.read_text())["train"]["horizon"] == "10steps"
+    assert short.read_identity()["total_steps"] == 10
+    assert last(whole)["state_dict"].keys() == last(short)["state_dict"].keys()
+    for name, value in last(whole)["state_dict"].items():
+        assert value.equal(last(short)["state_dict"][name]), name
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lr=0.1", r"^optimizer\.lr: cannot differ in a resumed run, allowed: train\.horizon, hardware"),
+        ("optimizer=muon", r"^optimizer: cannot differ in a resumed run"),
+        ("~callbacks.samples", r"^callbacks\.samples: cannot differ in a resumed run"),
+        ("train.horizon=4steps", r"already completed at step 4; a longer train\.horizon continues it"),
+        ("train.horizon=2steps", r"^train\.horizon: got '2steps', allowed: more than the 4 steps of "),
+        ("train.horizon=128tokens", r"^train\.horizon: got '128tokens', allowed: at least one step|more than the 4"),
+    ],
+)
+def test_a_forbidden_change_is_refused_and_nothing_lost(override: str, message: str, place: Place) -> None:
+    folder = place.train("train.horizon=4steps").folder
+    before = {path.name: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=message):
+        place.resume(folder, override)
+    assert {path.name: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
+
+
+def test_hardware_and_loggers_may_change(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        signal_at(patch, 3)
+        folder = place.train("train.horizon=6steps").folder
+    changes = ("hardware.micro_batch_size=2", "+logger.csv={_target_: lightning.pytorch.loggers.CSVLogger}")
+    assert place.resume(folder, *changes, "checkpoint.every_steps=1", "checkpoint.keep_last=3").step == 6
+    assert [step_of(path) for path in checkpoints(folder.checkpoints, LAST)] == [6, 5, 4]
+    assert list((folder.path / "csv").glob("*.csv"))
+    config = yaml.safe_load(folder.config.read_text())
+    assert config["hardware"]["micro_batch_size"] == 2
+    assert config["model"]["hidden_size"] == 32
+
+
+def test_killed_after_the_last_checkpoint_only_the_status_is_missing(place: Place) -> None:
+    folder = place.train("train.horizon=4steps", "checkpoint.every_steps=2").folder
+    before, weights = exact(folder), last(folder)["state_dict"]
+    result = folder.read_identity()["result"]
+    folder.update_identity(result=None)
+    folder.set_status("running")
+    folder.set_status("failed", "killed")
+    resumed = place.resume(folder)
+    assert (resumed.exit_status, resumed.step) == (0, 4)
+    assert exact(folder) == before
+    assert last(folder)["state_dict"].keys() == weights.keys()
+    assert folder.read_identity()["status"] == "completed"
+    assert folder.read_identity()["result"] == result
+
+
+def test_a_source_of_weights_is_not_needed_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = place.train("train.horizon=2steps").folder
+    with monkeypatch.context() as patch:
+        signal_at(patch, 2)
+        folder = place.train("train.horizon=4steps", f"init_from={source.path}").folder
+    source.path.rename(source.path.with_name("moved"))
+    assert place.resume(folder).step == 4
+
+
+def test_a_run_that_is_in_training_is_left_alone(place: Place, processes: ForkServerContext) -> None:
+    process = processes.Process(target=door, args=(place.overrides("train.horizon=100000steps", "checkpoint.every_steps=5"),))
+    process.start()
+    folder = wait_for_step(place.outputs, 9, process.is_alive)
+    with pytest.raises(CheckpointError, match="another process is training in this run folder"):
+        place.resume(type(place.train("train.horizon=1steps").folder)(folder))
+    assert process.is_alive()
+    process.terminate()
+    process.join()
+    assert process.exitcode == 143
