@@ -5,6 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lmx.training.restore import Restored
+
+MOST = 200  # new tokens where the command line does not say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,7 +23,9 @@ def parser() -> argparse.ArgumentParser:
     )
     line.add_argument("--prompt", action="append", help="where the text begins; may be given several times")
     line.add_argument("--checkpoint", metavar="FILE", help="a checkpoint file instead of the run's best")
-    line.add_argument("--max-new-tokens", type=int, default=200, metavar="N")
+    line.add_argument(
+        "--max-new-tokens", type=int, metavar="N", help="default: 200, or what the context holds"
+    )
     line.add_argument(
         "--temperature", type=float, default=0.8, metavar="X", help="0: the likeliest token (default 0.8)"
     )
@@ -32,14 +40,29 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Print each continuation as it is written, and its share of distinct n-grams."""
     from lmx.measure import distinct_n
-    from lmx.model import GenerationOptions, generate
     from lmx.training.restore import restore
 
     restored = restore(arguments.run, arguments.checkpoint, lambda text: print(text, file=sys.stderr))
+    for prompt in arguments.prompt or [""]:
+        print(f"prompt {prompt!r}, seed {arguments.seed}", file=sys.stderr)
+        words = _stream(restored, prompt, arguments).split()
+        shares = ", ".join(f"distinct-{n} {distinct_n(words, n):.3f}" for n in (1, 2))
+        print(shares, file=sys.stderr)
+    return 0
+
+
+def _stream(restored: Restored, prompt: str, arguments: argparse.Namespace) -> str:
+    """Print a prompt and its continuation, whole characters as they are complete; return the latter."""
+    from lmx.model import GenerationOptions, generate
+
     tokenizer = restored.tokenizer
     eos = tokenizer.eos_id
+    start = tokenizer.encode(prompt) or [eos or 0]  # an empty prompt begins where a document does
+    room = restored.model.context_length - len(start)
     options = GenerationOptions(
-        max_new_tokens=arguments.max_new_tokens,
+        max_new_tokens=max(1, min(MOST, room))
+        if arguments.max_new_tokens is None
+        else arguments.max_new_tokens,
         temperature=arguments.temperature,
         top_k=arguments.top_k,
         top_p=arguments.top_p,
@@ -48,32 +71,21 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         stop_tokens=() if eos is None else (eos,),
     )
-    for prompt in arguments.prompt or [""]:
-        print(f"prompt {prompt!r}, seed {arguments.seed}", file=sys.stderr)
-        ids = tokenizer.encode(prompt) or [eos if eos is not None else 0]
-        written = _stream(restored.model, tokenizer, prompt, ids, options, generate)
-        words = written.split()
-        print(
-            f"\ndistinct-1 {distinct_n(words, 1):.3f}, distinct-2 {distinct_n(words, 2):.3f}", file=sys.stderr
-        )
-    return 0
-
-
-def _stream(model, tokenizer, prompt, ids, options, generate) -> str:  # type: ignore[no-untyped-def]
-    """Print whole characters as soon as they are complete; return the text."""
     new: list[int] = []
     shown = ""
-    print(prompt, end="", flush=True)
 
     def show(row: int, token: int) -> None:
         nonlocal shown
+        if token == eos:
+            return
         new.append(token)
         text = tokenizer.decode(new)
         if not text.endswith("\ufffd"):  # a character of several tokens is not complete yet
             print(text[len(shown) :], end="", flush=True)
             shown = text
 
-    generate(model, [ids], options, on_token=show)
+    print(prompt, end="", flush=True)
+    generate(restored.model, [start], options, on_token=show)
     print(flush=True)
     return shown
 

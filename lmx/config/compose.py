@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -83,7 +84,8 @@ def load(
 
 def experiment_of(config: DictConfig, overrides: Sequence[str]) -> Experiment:
     """Validate what `load` composed of `overrides`."""
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    keys: list[Any] = [key for key in config if key != "hydra"]
+    own = OmegaConf.masked_copy(config, keys)
     return validate(own, given_keys(overrides))
 
 

@@ -37,7 +37,7 @@ class DataConfig:
     validation_fraction: float = number(0.05, above=0, high=0.5)
     # storyworld
     stories: int = number(20_000, low=1)
-    held_out_stories: int = number(500, low=1)
+    held_out_stories: int = number(250, low=1)
     story_seed: int = number(0, low=0)
     # documents
     max_documents: int | None = number(None, low=1)  # the first N of each split

@@ -137,7 +137,7 @@ def _bound_problems(key: str, value: float, bounds: dict[str, Any]) -> Iterator[
         if bound is not None
     ]
     outside = (
-        not math.isfinite(value)
+        (isinstance(value, float) and not math.isfinite(value))
         or (low is not None and value < low)
         or (above is not None and value <= above)
         or (high is not None and value > high)

@@ -84,5 +84,5 @@ def _nested(key: str, value: Any, depth: int = 0) -> Iterator[str]:
         if depth and name == "_target_":
             yield f"{key}._target_: got {child!r}, allowed: only at the top of an entry"
         elif isinstance(name, str) and name.startswith("_") and name != "_target_":
-            yield f"{key}.{name}: allowed: no key of Hydra's own beside _target_"
+            yield f"{key}.{name}: got {shown(child)}, allowed: no key of Hydra's own beside _target_"
         yield from _nested(f"{key}.{name}", child, depth + 1)

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lmx.config.errors import ConfigError, nearest
 from lmx.config.experiment import Experiment
 from lmx.config.fields import converted, default_of, shown, type_problem, wanted
-from lmx.config.keys import schema_keys, unknown_key
+from lmx.config.keys import children, is_section, schema_keys, unknown_key
 from lmx.config.targets import target_problems
 
 
@@ -44,8 +44,14 @@ def to_dict(experiment: Experiment) -> dict[str, Any]:
 
 def _resolved(config: DictConfig | dict[str, Any]) -> dict[Any, Any]:
     """Return plain dicts with every interpolation replaced by its value."""
+    config = OmegaConf.create(config)
+    raw = OmegaConf.to_container(config)
+    assert isinstance(raw, dict)
+    # first, for a section that is none breaks the references into it
+    wrong = {str(key): value for key, value in raw.items() if not isinstance(value, dict)}
+    _raise(_no_section(key, value) for key, value in wrong.items() if is_section(key))
     try:
-        container = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
+        container = OmegaConf.to_container(config, resolve=True)
     except (OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ConfigError(_interpolation_text(error)) from error
     assert isinstance(container, dict)
@@ -89,9 +95,12 @@ def _build_section(schema: type[Any], value: Any, key: str, problems: list[str])
         return _build(schema, value, f"{key}.", problems)
     if isinstance(value, schema):  # the section is absent and this its default, which lacks what has none
         return _build(schema, {}, f"{key}.", problems)
-    example = f"{key}.{dataclasses.fields(schema)[0].name}"
-    problems.append(f"{key}: got {shown(value)}, allowed: a group of keys, such as {example}")
+    problems.append(_no_section(key, value))
     return None
+
+
+def _no_section(key: str, value: Any) -> str:
+    return f"{key}: got {shown(value)}, allowed: a group of keys, such as {key}.{children(key)[0]}"
 
 
 def _gaps(key: str, value: Any) -> Iterator[str]:

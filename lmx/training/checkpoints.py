@@ -53,10 +53,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises CheckpointError, in one line, when it is missing, damaged or holds anything but plain data.
     """
     try:
-        manifest = json.loads(_manifest(path).read_text())
         size = path.stat().st_size
+        manifest = json.loads(_manifest(path).read_text())
     except FileNotFoundError as error:
-        raise CheckpointError(f"{error.filename}: no such checkpoint") from error
+        missing = "no such checkpoint" if error.filename == str(path) else "not whole: it has no manifest"
+        raise CheckpointError(f"{path}: {missing}") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{_manifest(path)}: damaged manifest ({error})") from error
     if size != manifest.get("bytes"):

@@ -26,8 +26,8 @@ class Evaluation(pl.Callback):
         """Restore it."""
         self._evaluated = state_dict["evaluated"]
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Evaluate the untrained model, the reference of what follows."""
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Evaluate the untrained model, the reference of what follows; signals are heeded by now."""
         if pl_module.step == 0 and self.at_start:
             self._evaluate(trainer, pl_module)
 

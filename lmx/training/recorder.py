@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
 import lightning.pytorch as pl
 
+from lmx.config import NonFiniteError
 from lmx.data import Windows
 from lmx.measure import flops_per_token
 from lmx.runs import MetricsLog
@@ -87,6 +89,8 @@ class Recorder(pl.Callback):
         values["val/seconds"] = round(time.perf_counter() - self._began, 3)
         pl_module.result = values
         self._write(trainer, pl_module, "val", dict(values), None)
+        if not math.isfinite(values["val/loss"]):
+            raise NonFiniteError(f"step {pl_module.step}: the validation loss is {values['val/loss']}")
         pl_module.log_dict(values, logger=False)  # for callbacks of others that monitor a measure
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Listener):

@@ -58,7 +58,8 @@ def load_weights(model: nn.Module, source: str, say: Say) -> None:
     Raises CheckpointError naming each parameter that is missing, left over or of another shape.
     """
     path = Path(source).expanduser()
-    checkpoint = read_checkpoint(path) if path.is_file() else _weights_of(RunFolder.open(path), say)
+    named = path.suffix == ".ckpt" or path.is_file()
+    checkpoint = read_checkpoint(path) if named else _weights_of(RunFolder.open(path), say)
     state = {
         name.removeprefix("model."): value
         for name, value in checkpoint["state_dict"].items()

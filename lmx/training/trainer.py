@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -29,6 +30,13 @@ from lmx.training.horizon import evaluation_interval, max_hours
 from lmx.training.hyperparameters import HyperParameters
 from lmx.training.progress import Progress
 from lmx.training.recorder import Recorder
+
+UNSURPRISING = (
+    "does not have many workers",  # data.num_workers is the user's choice; a batch takes microseconds
+    "isinstance.treespec",  # Lightning's own use of a deprecated call
+    "Total length of .* across ranks is zero",  # a run killed between its last checkpoint and its end
+    "It is recommended to use .*sync_dist=True",  # evaluations are summed over ranks before they are logged
+)
 
 
 def build_entry(key: str, entry: dict[str, Any], **defaults: Any) -> Any:
@@ -99,6 +107,8 @@ def assemble(
     checkpoint, ending.
     """
     quiet()
+    # deterministic mode would fill every new tensor first; nothing here reads what it has not written
+    torch.utils.deterministic.fill_uninitialized_memory = False
     train, kept = experiment.train, experiment.checkpoint
     per_epoch = corpus.steps_per_epoch(train.batch_size, experiment.data.drop_last)
     for callback in callbacks:
@@ -142,8 +152,8 @@ def quiet() -> None:
     """Silence what Lightning says about choices that lmx has made and told of itself."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for message in ("does not have many workers", ".*isinstance.treespec.", "Checkpoint directory .* exists"):
-        warnings.filterwarnings("ignore", f".*{message}.*")
+    for message in UNSURPRISING:
+        warnings.filterwarnings("ignore", f".*{message}")
 
 
 def _strategy(experiment: Experiment, machine: Machine, folder: RunFolder) -> Strategy | str:

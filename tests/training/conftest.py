@@ -28,7 +28,9 @@ def place(tmp_path: Path, cache: Path) -> Place:
 def processes() -> multiprocessing.context.ForkServerContext:
     """Processes that start quickly, for what they import has been imported once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training_helpers", "lmx.train", "lmx.launch", "lmx.report", "matplotlib.pyplot"])
+    context.set_forkserver_preload(
+        ["training_helpers", "lmx.train", "lmx.launch", "lmx.report", "matplotlib.pyplot"]
+    )
     return context
 
 

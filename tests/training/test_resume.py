@@ -11,22 +11,30 @@ import yaml
 from training_helpers import Place, door, exact, last, lines, same_end, signal_at, wait_for_step
 
 from lmx.config import CheckpointError, ConfigError
+from lmx.runs import RunFolder
 from lmx.training.checkpoints import LAST, checkpoints, step_of
 
 DROPOUT = ("model.residual_dropout=0.1", "model.embedding_dropout=0.1")
 CASES = {
     # the stop is after 13 of 14 batches of the epoch; 5 does not divide it
-    "accumulated": (13, ("hardware.micro_batch_size=2", "train.log_every_steps=5", "train.eval_every_steps=6")),
+    "accumulated": (
+        13,
+        ("hardware.micro_batch_size=2", "train.log_every_steps=5", "train.eval_every_steps=6"),
+    ),
     # the stop is in the second epoch, on a step with an evaluation and a checkpoint
     "muon, bf16, workers": (
         16,
-        ("optimizer=muon", "hardware.precision=bf16", "data.num_workers=2", "train.eval_every_steps=8")
-        + ("checkpoint.every_steps=4", "hardware.micro_batch_size=4"),
+        (
+            *("optimizer=muon", "hardware.precision=bf16", "data.num_workers=2"),
+            *("train.eval_every_steps=8", "checkpoint.every_steps=4", "hardware.micro_batch_size=4"),
+        ),
     ),
     "documents, best by accuracy": (
         5,
-        ("data.packing=documents", "model.attend_within_documents=true", "train.eval_every_steps=2")
-        + ("checkpoint.best=val/accuracy", "callbacks=early_stopping", "schedule=wsd"),
+        (
+            *("data.packing=documents", "model.attend_within_documents=true", "train.eval_every_steps=2"),
+            *("checkpoint.best=val/accuracy", "callbacks=early_stopping", "schedule=wsd"),
+        ),
     ),
 }
 
@@ -111,12 +119,18 @@ def test_a_longer_horizon_goes_on(place: Place) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("optimizer.lr=0.1", r"^optimizer\.lr: cannot differ in a resumed run, allowed: train\.horizon, hardware"),
+        (
+            "optimizer.lr=0.1",
+            r"^optimizer\.lr: cannot differ in a resumed run, allowed: train\.horizon, hardware",
+        ),
         ("optimizer=muon", r"^optimizer: cannot differ in a resumed run"),
         ("~callbacks.samples", r"^callbacks\.samples: cannot differ in a resumed run"),
         ("train.horizon=4steps", r"already completed at step 4; a longer train\.horizon continues it"),
         ("train.horizon=2steps", r"^train\.horizon: got '2steps', allowed: more than the 4 steps of "),
-        ("train.horizon=128tokens", r"^train\.horizon: got '128tokens', allowed: at least one step|more than the 4"),
+        (
+            "train.horizon=128tokens",
+            r"^train\.horizon: got '128tokens', allowed: at least one step|more than the 4",
+        ),
     ],
 )
 def test_a_forbidden_change_is_refused_and_nothing_lost(override: str, message: str, place: Place) -> None:
@@ -165,11 +179,13 @@ def test_a_source_of_weights_is_not_needed_again(place: Place, monkeypatch: pyte
 
 
 def test_a_run_that_is_in_training_is_left_alone(place: Place, processes: ForkServerContext) -> None:
-    process = processes.Process(target=door, args=(place.overrides("train.horizon=100000steps", "checkpoint.every_steps=5"),))
+    process = processes.Process(
+        target=door, args=(place.overrides("train.horizon=100000steps", "checkpoint.every_steps=5"),)
+    )
     process.start()
     folder = wait_for_step(place.outputs, 9, process.is_alive)
     with pytest.raises(CheckpointError, match="another process is training in this run folder"):
-        place.resume(type(place.train("train.horizon=1steps").folder)(folder))
+        place.resume(RunFolder(folder))
     assert process.is_alive()
     process.terminate()
     process.join()

@@ -21,13 +21,25 @@ from lmx.training.checkpoints import LAST, checkpoints, read_checkpoint
 from lmx.training.module import LanguageModule
 
 TINY = (
-    # 108 windows of 32 tokens: an epoch is 14 batches of 8, the last one of 4
+    # 111 windows of 32 tokens: an epoch is 14 batches of 8, the last one of 7
     *("data=storyworld", "data.stories=4", "data.held_out_stories=3", "tokenizer=byte"),
     *("data.sequence_length=32", "model.hidden_size=32", "model.num_layers=2", "model.num_heads=2"),
     *("model.intermediate_size=64", "hardware=cpu", "hardware.threads=1", "train.batch_size=8"),
-    *("train.log_every_steps=3", "train.eval_every_steps=null", "logger=none", "checkpoint.every_minutes=null"),
+    *(
+        "train.log_every_steps=3",
+        "train.eval_every_steps=null",
+        "logger=none",
+        "checkpoint.every_minutes=null",
+    ),
     *("callbacks.samples.prompts=[The]", "callbacks.samples.max_new_tokens=4"),
 )
+LONGER = ("tokenizer=bpe", "tokenizer.vocab_size=400", "data.stories=20", "data.sequence_length=96")
+PACKINGS = {
+    "stream": (),
+    # rows of unequal numbers of valid targets
+    "documents": (*LONGER, "data.packing=documents", "model.attend_within_documents=true"),
+    "sentences": (*LONGER, "data.packing=sentences"),
+}
 CLOCKS = ("seconds", "speed/", "memory/", "val/seconds")  # what differs between two equal runs
 
 
@@ -56,8 +68,8 @@ class Place:
         return train(compose(overrides), overrides)
 
     def runs(self) -> list[Path]:
-        """All run folders."""
-        return sorted(path.parent for path in self.outputs.glob("*/*/*") if path.name in ("run.json", "config.yaml"))
+        """All folders below an experiment's."""
+        return sorted(path for path in self.outputs.glob("*/*") if path.is_dir())
 
 
 def door(arguments: list[str]) -> None:

@@ -1,0 +1,79 @@
+"""DDP: two processes make the run of one, and leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from training_helpers import Place, last, lines, same_end, signal_at
+
+from lmx.runs import RunFolder
+from lmx.training.distributed import RANK_VARIABLES
+
+STEPS = ("train.horizon=16steps", "train.eval_every_steps=8", "optimizer=sgd", "optimizer.lr=0.1")
+# 13 test windows do not divide by two; sentences have rows of unequal tokens
+TWO = ("hardware=ddp_cpu", "hardware.micro_batch_size=2")
+
+
+def children() -> list[str]:
+    """Command lines of the processes that this one has started and that still live."""
+    found = []
+    for place in Path("/proc").iterdir():
+        try:
+            parent = (place / "stat").read_text().rpartition(")")[2].split()[1]
+            command = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except (OSError, IndexError):
+            continue
+        if parent == str(os.getpid()) and "lmx.training.rank" in command:
+            found.append(command)
+    return found
+
+
+def close(left: RunFolder, right: RunFolder) -> None:
+    """Assert that two runs agree to rounding."""
+    for one, other in zip(lines(left), lines(right), strict=True):
+        for name in ("kind", "step", "tokens", "flops", "epoch"):
+            assert one[name] == other[name]
+        for name, value in one.items():
+            if name.startswith(("train/", "val/")) and name != "val/seconds":
+                assert other[name] == pytest.approx(value, rel=2e-4), name
+    first, second = last(left)["state_dict"], last(right)["state_dict"]
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-4, atol=2e-6)
+
+
+def nothing_left() -> None:
+    """Assert that a next job starts clean."""
+    assert not dist.is_initialized()
+    assert not [name for name in RANK_VARIABLES if name in os.environ]
+    assert children() == []
+
+
+def test_two_processes_make_the_run_of_one(place: Place) -> None:
+    """In a first and in a second job, as in a sweep: of sentences, whose rows have unequal tokens."""
+    packing = ("data.packing=sentences", "data.sequence_length=64", "data.stories=20")
+    single = place.train(*STEPS, *packing).folder
+    double = place.train(*STEPS, *packing, *TWO).folder
+    nothing_left()
+    assert double.read_identity()["hardware"]["devices"] == 2
+    close(single, double)
+
+
+@pytest.mark.slow
+def test_a_second_job_and_a_resumed_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = (*STEPS, *TWO, "model.residual_dropout=0.1", "checkpoint.every_steps=3")
+    whole = place.train(*overrides).folder
+    nothing_left()
+    with monkeypatch.context() as patch:
+        signal_at(patch, 11)
+        stopped = place.train(*overrides)
+    assert (stopped.exit_status, stopped.step) == (143, 11)
+    nothing_left()
+    assert len(last(stopped.folder)["lmx"]["random"]) == 2
+    same_end(whole, place.resume(stopped.folder).folder)
+    nothing_left()
+    assert place.train("train.horizon=2steps").step == 2

@@ -1,0 +1,104 @@
+"""Promise 4: an evaluation covers the whole split once, and its numbers do not depend on the batches."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from training_helpers import PACKINGS, Place, last, lines
+
+from lmx.config import CheckpointError, ConfigError
+from lmx.data import prepare
+from lmx.objective.sums import TokenSums
+from lmx.runs import RunFolder
+from lmx.training.evaluate import evaluate_run
+from lmx.training.restore import restore
+from lmx.training.resume import load_experiment
+from lmx.training.totals import EvaluationTotals
+
+
+def evaluate(folder: RunFolder, split: str = "validation", batch_size: int | None = None) -> dict[str, float]:
+    return evaluate_run(folder.path, split, checkpoint=None, batch_size=batch_size, say=lambda text: None)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_any_batch_size_gives_the_plain_figures(
+    packing: str, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[float] = []
+    collect = EvaluationTotals.collect
+
+    def counting(totals: EvaluationTotals) -> dict[str, float]:
+        values = collect(totals)
+        counted.append(values["tokens"])
+        return values
+
+    folder = place.train(*PACKINGS[packing], "train.horizon=5steps").folder
+    experiment = load_experiment(folder)
+    windows = prepare(
+        experiment.data, experiment.tokenizer, experiment.paths.cache, lambda text: None
+    ).splits["validation"]
+    model = restore(folder.path, None, lambda text: None).model.double()
+    nats, entropy, correct, tokens = 0.0, 0.0, 0, 0
+    with torch.no_grad():
+        for number in range(len(windows)):
+            row = {
+                name: torch.from_numpy(array)[None] for name, array in windows[number].items() if array.ndim
+            }
+            hidden = model(row["tokens"], positions=row.get("positions"), documents=row.get("documents"))
+            targets = row["targets"].flatten()
+            logits = model.logits(hidden).flatten(0, 1)[targets != -100]  # (N, V)
+            targets = targets[targets != -100]
+            nats += float(F.cross_entropy(logits, targets, reduction="sum"))
+            entropy += float(torch.distributions.Categorical(logits=logits).entropy().sum())
+            correct += int((logits.argmax(-1) == targets).sum())
+            tokens += len(targets)
+    assert tokens == windows.targets
+    expected = {
+        "validation/loss": nats / tokens,
+        "validation/perplexity": math.exp(nats / tokens),
+        "validation/bits_per_byte": nats / math.log(2) / windows.scored_bytes,
+        "validation/word_perplexity": math.exp(nats / windows.scored_words),
+        "validation/entropy": entropy / tokens,
+        "validation/accuracy": correct / tokens,
+    }
+    monkeypatch.setattr(EvaluationTotals, "collect", counting)
+    for size in (1, 7, 64, None):
+        found = evaluate(folder, batch_size=size)
+        for name, value in expected.items():
+            assert found[name] == pytest.approx(value, rel=1e-5 if "word" in name else 1e-6), (name, size)
+    assert counted == [tokens] * 4
+    recorded = lines(folder, "val")[-1]
+    assert recorded["val/loss"] == pytest.approx(expected["validation/loss"], rel=1e-6)
+
+
+def test_the_size_of_evaluation_batches_changes_nothing_in_training(place: Place) -> None:
+    overrides = ("train.horizon=4steps", "train.eval_every_steps=1", "model.residual_dropout=0.1")
+    left = place.train(*overrides, "train.eval_batch_size=1").folder
+    right = place.train(*overrides, "train.eval_batch_size=50").folder
+    for one, other in zip(lines(left, "val"), lines(right, "val"), strict=True):
+        assert one["val/loss"] == pytest.approx(other["val/loss"], rel=1e-6)
+    for name, value in last(left)["state_dict"].items():
+        assert value.equal(last(right)["state_dict"][name]), name
+
+
+def test_totals_are_kept_in_float64() -> None:
+    """Of 1e8 in float32, seven additions of 1 would be lost."""
+    totals = EvaluationTotals()
+    for value in (1e8, *[1.0] * 7):
+        number = torch.tensor(value)
+        totals.add(TokenSums(number, number, number, number, number, number, number))
+    assert totals.collect()["nats"] == 1e8 + 7
+
+
+def test_evaluating_a_run_says_what_is_not_there(place: Place) -> None:
+    folder = place.train("train.horizon=1steps").folder
+    with pytest.raises(ConfigError, match=r"^--split: got 'valid', allowed: train, validation"):
+        evaluate(folder, split="valid")
+    with pytest.raises(ConfigError, match=r"^--batch-size: got 0, allowed: ≥ 1"):
+        evaluate(folder, batch_size=0)
+    with pytest.raises(CheckpointError, match="no such run folder"):
+        evaluate_run(folder.path / "no", "test", checkpoint=None, batch_size=None, say=print)
+    assert "train/loss" in evaluate(folder, split="train")

@@ -1,0 +1,162 @@
+"""TensorBoard really shows scalars, text and hyper-parameters; what cannot be built is refused early."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+from training_helpers import Place, lines
+
+from lmx.config import ConfigError
+from lmx.train import main
+
+
+def test_tensorboard_shows_scalars_text_and_hyper_parameters(place: Place) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import metadata
+
+    folder = place.train("train.horizon=9steps", "logger=tensorboard", "train.eval_every_steps=3").folder
+    events = EventAccumulator(str(folder.tensorboard))
+    events.Reload()
+    tags = events.Tags()
+    for kind in ("train", "val"):
+        for name in (
+            "train/loss",
+            "train/log_pi",
+            "train/grad_norm",
+            "speed/tokens_per_second",
+            "val/bits_per_byte",
+        ):
+            expected = [(line["step"], line[name]) for line in lines(folder, kind) if name in line]
+            if expected:
+                found = [(event.step, event.value) for event in events.Scalars(name)]
+                assert [step for step, _ in found] == [step for step, _ in expected]
+                assert [value for _, value in found] == pytest.approx(
+                    [value for _, value in expected], rel=1e-6
+                )
+    texts = events.Tensors("samples/text_summary")
+    assert [event.step for event in texts] == [0, 3, 6, 9]
+    assert texts[0].tensor_proto.string_val[0].decode().startswith("The")
+    plugin = events.SummaryMetadata("_hparams_/session_start_info").plugin_data
+    shown = metadata.parse_session_start_info_plugin_data(plugin.content).hparams
+    assert shown["optimizer.lr"].number_value == 1e-3
+    assert shown["model.name"].string_value == "tiny"
+    assert shown["train.horizon"].string_value == "9steps"
+    assert events.Scalars("hp/loss")[-1].value == pytest.approx(
+        lines(folder, "val")[-1]["val/loss"], rel=1e-6
+    )
+    assert "hp_metric" not in tags["scalars"]
+
+
+def test_csv(place: Place) -> None:
+    folder = place.train("train.horizon=3steps", "logger=csv").folder
+    with (folder.path / "csv" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row["val/loss"]) for row in rows if row["val/loss"]]
+    assert losses == pytest.approx([line["val/loss"] for line in lines(folder, "val")], rel=1e-6)
+
+
+def test_none(place: Place) -> None:
+    folder = place.train("train.horizon=1steps", "logger=none").folder
+    assert not folder.tensorboard.exists()
+    assert not (folder.path / "lightning_logs").exists()
+
+
+MISSPELLED = "+callbacks.early={_target_: lmx.training.callbacks.EarlyStopping, "
+REFUSED = {
+    "option of a callback": (
+        "+callbacks.samples.temprature=1",
+        r"^callbacks\.samples\.temprature: unknown option of .*Samples; did you mean 'temperature'\?$",
+    ),
+    "option without a near one": (
+        "+callbacks.peak_memory.zzz=1",
+        r"^callbacks\.peak_memory\.zzz: unknown option of .*PeakMemory; allowed: no options$",
+    ),
+    "value of a callback": (
+        MISSPELLED + "patience: 0}",
+        r"^callbacks\.early_stopping\.patience: got 0, allowed: ≥ 1$",
+    ),
+    "monitor of a callback": (
+        MISSPELLED + "monitor: val/los}",
+        r"^callbacks\.early_stopping\.monitor: got 'val/los', allowed: val/loss, .*mean 'val/loss'\?$",
+    ),
+    "monitor of best": (
+        "checkpoint.best=val/los",
+        r"^checkpoint\.best: got 'val/los', allowed: val/loss, .*did you mean 'val/loss'\?$",
+    ),
+    "logger without its package": (
+        "+logger.wandb={_target_: lightning.pytorch.loggers.WandbLogger}",
+        r"^logger\.wandb: lightning\.pytorch\.loggers\.WandbLogger needs a package that is not .*wandb",
+    ),
+    "option of a logger": (
+        "+logger.csv={_target_: lightning.pytorch.loggers.CSVLogger, flush_every_n_step: 1}",
+        r"^logger\.csv\.flush_every_n_step: unknown option of .*; did you mean 'flush_logs_every_n_steps'\?$",
+    ),
+    "value of a logger": (
+        "+logger.board={_target_: lightning.pytorch.loggers.CSVLogger, save_dir: 3}",
+        r"^logger\.board: lightning\.pytorch\.loggers\.CSVLogger refused its options: ",
+    ),
+    "horizon": ("train.horizon=0steps", r"^train\.horizon: got '0steps', allowed: a number above 0"),
+    "schedule": (
+        ["schedule.warmup_steps=5", "schedule.warmup_fraction=0", "train.horizon=3steps"],
+        r"^schedule\.warmup_steps: got 5, allowed: fewer than the 3 steps of the schedule$",
+    ),
+    "heads": ("model.num_heads=3", r"^model\.num_heads: got 3, allowed: a divisor of model\.hidden_size=32"),
+    "vocabulary": (
+        "model.vocab_size=100",
+        r"^model\.vocab_size: got 100, allowed: at least the tokenizer's 257",
+    ),
+    "optimizer": ("+optimizer.update.beta=1", r"^optimizer\.update\.beta: .*did you mean 'betas'\?"),
+    "prompt": (
+        "callbacks.samples.prompts=[a, 'a prompt of more than thirty-two bytes, which is too long']",
+        r"^callbacks\.samples\.prompts\[1\]: got 57 tokens, allowed: fewer than the model's context of 32$",
+    ),
+    "batches": (
+        ["train.batch_size=500", "data.drop_last=true"],
+        r"^train\.batch_size: got 500 with data\.drop_last=true, allowed: at most the windows of",
+    ),
+    "GPU": (
+        ["hardware=gpu"],
+        r"^hardware\.accelerator: got 'gpu', allowed here: cpu, auto \(no CUDA device was found\)$",
+    ),
+    "weights": ("init_from=no/such/run", r"^no/such/run: no such run folder"),
+    "run": ("resume=no/such/run", r"^no/such/run: no such run folder"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refusal_is_one_line_and_makes_no_folder(
+    case: str, place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, message = REFUSED[case]
+    if case == "GPU":
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    overrides = place.overrides(*([given] if isinstance(given, str) else given))
+    capsys.readouterr()
+    assert main(overrides) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(message, error.removeprefix("lmx: ")), error
+    assert error.startswith("lmx: ")
+    assert not place.outputs.exists()
+
+
+def test_outputs_that_cannot_be_written(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("a file where a folder should be")
+    with pytest.raises(
+        ConfigError, match=r"^paths\.outputs: got '.*outputs', where no run folder can be made"
+    ):
+        place.train("train.horizon=1steps")
+
+
+def test_callbacks_of_lightning(place: Place) -> None:
+    """What the allow-list offers either works or is refused before the run."""
+    averaging = (
+        "+callbacks.swa={_target_: lightning.pytorch.callbacks.StochasticWeightAveraging, swa_lrs: -1}"
+    )
+    with pytest.raises(
+        ConfigError, match=r"^callbacks\.swa: .*StochasticWeightAveraging refused its options: "
+    ):
+        place.train("train.horizon=1steps", averaging)
+    assert not place.outputs.exists()
