@@ -55,8 +55,9 @@ def compose(
 ) -> Experiment:
     """Compose and validate an experiment from Hydra overrides, as the command line does.
 
-    `folder` holds further configurations, found before lmx's own are; `config_name` names the file to
-    start from. Raises ConfigError for whatever cannot be composed or does not fit together.
+    `folder` holds further configurations, beside lmx's own; `config_name` names the file to start from.
+
+    Raises ConfigError for whatever cannot be composed or does not fit together.
     """
     return experiment_of(load(overrides, config_name=config_name, folder=folder), overrides)
 
@@ -95,9 +96,10 @@ def check(overrides: Sequence[str], loader: ConfigLoaderImpl, *, sweep: bool = F
 
 
 def config_loader(folder: str | None = None) -> ConfigLoaderImpl:
-    """Return Hydra's reader of lmx's configurations and those in `folder`, which come first.
+    """Return Hydra's reader of lmx's configurations and of those in `folder`.
 
-    Raises ConfigError when there is no such folder.
+    Raises ConfigError when there is no such folder, or when a file in it has the place of one of lmx's own,
+    which Hydra would take instead without a word.
     """
     register_schemas()
     search_path = create_config_search_path(str(config_dir()))
@@ -105,7 +107,12 @@ def config_loader(folder: str | None = None) -> ConfigLoaderImpl:
         path = Path(folder).expanduser().absolute()
         if not path.is_dir():
             raise ConfigError(f"--config-dir: got {folder!r}, allowed: a folder of configurations")
-        search_path.prepend("command-line", f"file://{path}", SearchPathQuery(provider="main"))
+        for name in (file.relative_to(config_dir()) for file in sorted(config_dir().rglob("*.yaml"))):
+            if (path / name).exists():
+                raise ConfigError(
+                    f"--config-dir: got {name} in {folder!r}, a name that lmx has, allowed: others"
+                )
+        search_path.prepend("command-line", f"file://{path}", SearchPathQuery(provider="schema"))
     return ConfigLoaderImpl(config_search_path=search_path)
 
 

@@ -70,9 +70,11 @@ def _open(task: Task, module: str, launcher: type[SweepLauncher], argv: Sequence
     _check_flags(args)
     loader = config_loader(args.config_dir)
     place = {"config_name": args.config_name or ROOT, "folder": args.config_dir}
-    flags = [f"--config-name={place['config_name']}"] + [f"--config-dir={args.config_dir}"] * bool(
-        args.config_dir
-    )
+    flags = [
+        "--config-name",
+        place["config_name"],
+        *(["--config-dir", args.config_dir] if args.config_dir else []),
+    ]
     jobs = launcher(module, flags)
     if args.shell_completion:
         return _through_hydra(args, parser, jobs)

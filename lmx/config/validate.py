@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 import typing
@@ -21,6 +22,9 @@ from lmx.config.targets import target_problems
 def validate(config: DictConfig | dict[str, Any], given: Iterable[str] = ()) -> Experiment:
     """Check `config` strictly against the schemas, and every value against the others.
 
+    References (`${key}`) are resolved in a composition; a plain dict, such as a saved configuration, is
+    taken at its word.
+
     `given` are the dotted keys that the user typed: one of them that has no effect in this combination
     is an error, where the same key from a preset is only idle.
 
@@ -28,7 +32,8 @@ def validate(config: DictConfig | dict[str, Any], given: Iterable[str] = ()) -> 
     contradiction.
     """
     problems: list[str] = []
-    experiment = _build(Experiment, _resolved(config), "", problems)
+    plain = _resolved(config) if isinstance(config, DictConfig) else copy.deepcopy(config)
+    experiment = _build(Experiment, plain, "", problems)
     _raise(problems)
     problems += experiment.problems()
     problems += target_problems(experiment)
@@ -42,15 +47,14 @@ def to_dict(experiment: Experiment) -> dict[str, Any]:
     return dataclasses.asdict(experiment)
 
 
-def _resolved(config: DictConfig | dict[str, Any]) -> dict[Any, Any]:
+def _resolved(config: DictConfig) -> dict[Any, Any]:
     """Return plain dicts with every interpolation replaced by its value."""
-    config = OmegaConf.create(config)
-    raw = OmegaConf.to_container(config)
-    assert isinstance(raw, dict)
-    # first, for a section that is none breaks the references into it
-    wrong = {str(key): value for key, value in raw.items() if not isinstance(value, dict)}
-    _raise(_no_section(key, value) for key, value in wrong.items() if is_section(key))
     try:
+        raw = OmegaConf.to_container(config)
+        assert isinstance(raw, dict)
+        # first, for a section that is none breaks the references into it
+        wrong = {str(key): value for key, value in raw.items() if not isinstance(value, dict)}
+        _raise(_no_section(key, value) for key, value in wrong.items() if is_section(key))
         container = OmegaConf.to_container(config, resolve=True)
     except (OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ConfigError(_interpolation_text(error)) from error

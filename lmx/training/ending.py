@@ -12,7 +12,6 @@ import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 
-from lmx.training.checkpoints import Checkpoints
 from lmx.training.module import LanguageModule
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -54,15 +53,14 @@ class Signals:
 
 
 class Ending(pl.Callback):
-    """Stops training after a step: with a checkpoint on a signal, at the horizon in hours, or on request.
+    """Stops training after a step: on a signal, at the horizon in hours, or on request.
 
-    A signal during the last step changes nothing: the run is complete.
+    Every end is saved by Checkpoints. A signal during the last step changes nothing: the run is complete.
     """
 
-    def __init__(self, signals: Signals, checkpoints: Checkpoints, max_hours: float | None) -> None:
+    def __init__(self, signals: Signals, max_hours: float | None) -> None:
         """`max_hours` limits the training time, evaluations and saves apart."""
         self.signals = signals
-        self.checkpoints = checkpoints
         self.max_hours = max_hours
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -78,7 +76,6 @@ class Ending(pl.Callback):
         if received and pl_module.step != pl_module.total_steps:
             pl_module.signal = received
             pl_module.stop(f"signal {signal.Signals(received).name}")
-            self.checkpoints.save(trainer, pl_module)
         if self.max_hours is not None and self._out_of_time(trainer, pl_module):
             pl_module.stop(f"horizon of {self.max_hours} hours reached")
         if pl_module.stop_reason is not None:

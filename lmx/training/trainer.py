@@ -108,7 +108,7 @@ def assemble(
     """
     quiet()
     # deterministic mode would fill every new tensor first; nothing here reads what it has not written
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     train, kept = experiment.train, experiment.checkpoint
     per_epoch = corpus.steps_per_epoch(train.batch_size, experiment.data.drop_last)
     for callback in callbacks:
@@ -133,7 +133,7 @@ def assemble(
             Recorder(log, corpus.splits["validation"], train.log_every_steps, per_epoch),
             Evaluation(evaluation_interval(experiment, per_epoch), train.eval_at_start),
             checkpoints,
-            Ending(signals, checkpoints, max_hours(experiment)),
+            Ending(signals, max_hours(experiment)),
         ],
         plugins=[VerifiedCheckpointIO()],
         check_val_every_n_epoch=None,

@@ -294,6 +294,14 @@ def test_faults_in_files_of_ones_own(tmp_path: Path, content: str, line: str) ->
     assert re.match(line, refusal("experiment=x", folder=str(tmp_path)))
 
 
+def test_a_file_of_ones_own_cannot_take_the_place_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tiny.yaml").write_text("name: mine\n")
+    assert refusal(folder=str(tmp_path)) == (
+        f"--config-dir: got model/tiny.yaml in '{tmp_path}', a name that lmx has, allowed: others"
+    )
+
+
 def test_missing_folders_and_files_to_start_from(tmp_path: Path) -> None:
     assert refusal(folder=str(tmp_path / "no")) == (
         f"--config-dir: got '{tmp_path / 'no'}', allowed: a folder of configurations"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.context
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 import pytest
 import torch
-from training_helpers import Place
+from training_helpers import Place, Start
 
 
 @pytest.fixture(scope="session")
@@ -25,13 +25,30 @@ def place(tmp_path: Path, cache: Path) -> Place:
 
 
 @pytest.fixture(scope="session")
-def processes() -> multiprocessing.context.ForkServerContext:
+def server() -> ForkServerContext:
     """Processes that start quickly, for what they import has been imported once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["training_helpers", "lmx.train", "lmx.launch", "lmx.report", "matplotlib.pyplot"]
     )
     return context
+
+
+@pytest.fixture
+def start(server: ForkServerContext) -> Iterator[Start]:
+    """A function that calls another in a new process; none outlives the test."""
+    started: list[ForkServerProcess] = []
+
+    def start_one(target: Callable[[list[str]], None], arguments: list[str]) -> ForkServerProcess:
+        process = server.Process(target=target, args=(arguments,))
+        process.start()
+        started.append(process)
+        return process
+
+    yield start_one
+    for process in started:
+        process.kill()
+        process.join()
 
 
 @pytest.fixture(autouse=True)

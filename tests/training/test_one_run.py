@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import warnings
-from multiprocessing.context import ForkServerContext
 
 import pytest
 import torch
-from training_helpers import Place, door, exact, last, lines, signal_at, wait_for_step
+from training_helpers import Place, Start, door, exact, last, lines, signal_at, wait_for_step
 
 from lmx.config import NonFiniteError
 from lmx.config.compose import compose
@@ -195,13 +194,12 @@ def test_a_signal_in_the_last_step_finds_the_run_complete(
     assert outcome.folder.read_identity()["status"] == "completed"
 
 
-def test_a_second_signal_ends_at_once(place: Place, processes: ForkServerContext) -> None:
+def test_a_second_signal_ends_at_once(place: Place, start: Start) -> None:
     """The step after the first signal takes for ever; what was saved before stays good."""
     arguments = place.overrides(
         "train.horizon=100000steps", "checkpoint.every_steps=2", "train.log_every_steps=1"
     )
-    process = processes.Process(target=stuck_door, args=(arguments,))
-    process.start()
+    process = start(stuck_door, arguments)
     folder = wait_for_step(place.outputs, 5, process.is_alive)
     process.terminate()
     process.join(0.5)

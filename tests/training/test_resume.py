@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from multiprocessing.context import ForkServerContext
 
 import pytest
 import yaml
-from training_helpers import Place, door, exact, last, lines, same_end, signal_at, wait_for_step
+from training_helpers import Place, Start, door, exact, last, lines, same_end, signal_at, wait_for_step
 
 from lmx.config import CheckpointError, ConfigError
 from lmx.runs import RunFolder
@@ -64,10 +63,9 @@ def test_dropout_makes_the_comparison_sharp(place: Place) -> None:
     assert exact(first) != exact(second)
 
 
-def test_a_killed_run_is_found_and_ends_bit_identical(place: Place, processes: ForkServerContext) -> None:
+def test_a_killed_run_is_found_and_ends_bit_identical(place: Place, start: Start) -> None:
     overrides = (*DROPOUT, "train.horizon=40steps", "checkpoint.every_steps=3", "checkpoint.keep_last=2")
-    process = processes.Process(target=door, args=(place.overrides(*overrides),))
-    process.start()
+    process = start(door, place.overrides(*overrides))
     killed = wait_for_step(place.outputs, 9, process.is_alive)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
@@ -178,11 +176,8 @@ def test_a_source_of_weights_is_not_needed_again(place: Place, monkeypatch: pyte
     assert place.resume(folder).step == 4
 
 
-def test_a_run_that_is_in_training_is_left_alone(place: Place, processes: ForkServerContext) -> None:
-    process = processes.Process(
-        target=door, args=(place.overrides("train.horizon=100000steps", "checkpoint.every_steps=5"),)
-    )
-    process.start()
+def test_a_run_that_is_in_training_is_left_alone(place: Place, start: Start) -> None:
+    process = start(door, place.overrides("train.horizon=100000steps", "checkpoint.every_steps=5"))
     folder = wait_for_step(place.outputs, 9, process.is_alive)
     with pytest.raises(CheckpointError, match="another process is training in this run folder"):
         place.resume(RunFolder(folder))

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,10 @@ TINY = (
         "logger=none",
         "checkpoint.every_minutes=null",
     ),
-    *("callbacks.samples.prompts=[The]", "callbacks.samples.max_new_tokens=4"),
+    *("callbacks.samples.prompts=[The]", "callbacks.samples.max_new_tokens=4", "optimizer.lr=1e-3"),
 )
 LONGER = ("tokenizer=bpe", "tokenizer.vocab_size=400", "data.stories=20", "data.sequence_length=96")
+Start = Callable[[Callable[[list[str]], None], list[str]], ForkServerProcess]
 PACKINGS = {
     "stream": (),
     # rows of unequal numbers of valid targets
