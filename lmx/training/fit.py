@@ -23,6 +23,7 @@ from lmx.training.ending import Signals
 from lmx.training.hardware import Machine, choose
 from lmx.training.horizon import total_steps
 from lmx.training.module import LanguageModule
+from lmx.training.pretrained import adopt
 from lmx.training.randomness import seed_all
 from lmx.training.resume import Say, find, fingerprint, load_experiment, load_weights
 from lmx.training.totals import measure_names
@@ -59,6 +60,8 @@ def train(experiment: Experiment, overrides: Sequence[str] = ()) -> Outcome:
     """
     experiment, folder = find(experiment, overrides, _say)
     identity = fingerprint(experiment)
+    if folder is None:
+        experiment = adopt(experiment, overrides)
     job = build(experiment, _say, fresh=folder is None)
     checkpoint = None
     if folder is None:

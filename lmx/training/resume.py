@@ -12,9 +12,11 @@ from torch import nn
 from lmx.config import CheckpointError, ConfigError, Experiment
 from lmx.config.overrides import parse
 from lmx.config.validate import to_dict, validate
+from lmx.model.from_transformers import from_transformers
 from lmx.runs import RunFolder, config_fingerprint, newest_unfinished
 from lmx.training.checkpoints import BEST, LAST, newest_good, read_checkpoint
 from lmx.training.module import CHECKPOINT_KEY
+from lmx.training.pretrained import PREFIX
 
 Say = Callable[[str], None]
 # what may differ from the run that is continued; everything else is the experiment itself
@@ -53,10 +55,13 @@ def fingerprint(experiment: Experiment) -> str:
 
 
 def load_weights(model: nn.Module, source: str, say: Say) -> None:
-    """Start `model` from the weights of a run folder (its best, else its last) or of one checkpoint file.
+    """Start `model` from a run folder (its best weights, else its last), a checkpoint file or `hf:` source.
 
     Raises CheckpointError naming each parameter that is missing, left over or of another shape.
     """
+    if source.startswith(PREFIX):  # `adopt` has given the model its configuration
+        model.load_state_dict(from_transformers(source.removeprefix(PREFIX)).state_dict())
+        return
     path = Path(source).expanduser()
     named = path.suffix == ".ckpt" or path.is_file()
     checkpoint = read_checkpoint(path) if named else _weights_of(RunFolder.open(path), say)

@@ -68,6 +68,7 @@ def test_the_folder_of_a_run(place: Place) -> None:
     assert all(set(line) == TRAIN_NAMES for line in train)
     assert all(set(line) == VAL_NAMES for line in val)
     assert [line["step"] for line in val] == [0, 8, 16, 20]
+    assert [line["kind"] for line in lines(folder)[-2:]] == ["train", "val"]
     assert [(line["step"], line["steps"]) for line in train] == [
         *((step, 3) for step in range(3, 19, 3)),
         (20, 2),

@@ -142,13 +142,18 @@ def test_a_forbidden_change_is_refused_and_nothing_lost(override: str, message: 
 def test_hardware_and_loggers_may_change(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         signal_at(patch, 3)
-        folder = place.train("train.horizon=6steps").folder
-    changes = ("hardware.micro_batch_size=2", "+logger.csv={_target_: lightning.pytorch.loggers.CSVLogger}")
+        folder = place.train("train.horizon=6steps", "logger=tensorboard").folder
+    changes = (
+        "~logger.tensorboard",
+        "hardware.micro_batch_size=2",
+        "+logger.csv={_target_: lightning.pytorch.loggers.CSVLogger}",
+    )
     assert place.resume(folder, *changes, "checkpoint.every_steps=1", "checkpoint.keep_last=3").step == 6
     assert [step_of(path) for path in checkpoints(folder.checkpoints, LAST)] == [6, 5, 4]
     assert list((folder.path / "csv").glob("*.csv"))
     config = yaml.safe_load(folder.config.read_text())
     assert config["hardware"]["micro_batch_size"] == 2
+    assert list(config["logger"]) == ["csv"]
     assert config["model"]["hidden_size"] == 32
 
 
