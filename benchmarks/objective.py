@@ -23,7 +23,8 @@ TOKENS, WIDTH, ROUNDS = 2048, 256, 7
 def main(vocabularies: list[int]) -> None:
     """Print one row a vocabulary and dtype: medians, spread and the median of the ratios."""
     print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads; {TOKENS} × {WIDTH}, ms, {ROUNDS} rounds"
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads; "
+        f"{TOKENS} × {WIDTH}, ms, {ROUNDS} rounds"
     )
     print(
         f"{'V':>7} {'dtype':>5} {'fused':>8} {'min–max':>14} {'plain':>8} {'min–max':>14} {'plain/fused':>12}"
