@@ -14,7 +14,7 @@ from lmx.runs import RunFolder
 from lmx.training.hardware import LIGHTNING_PRECISION, choose
 from lmx.training.module import LanguageModule
 from lmx.training.resume import load_experiment, load_weights
-from lmx.training.totals import summarise
+from lmx.training.totals import check_floor, summarise
 from lmx.training.trainer import quiet
 
 
@@ -56,5 +56,8 @@ def evaluate_run(
     )
     data = TokenDataModule(experiment, corpus)
     trainer.validate(module, dataloaders=data.evaluation_loader(split), verbose=False)
-    values = summarise(module.evaluation.collect(), corpus.splits[split])
+    totals = module.evaluation.collect()
+    if split != "train":  # which may be known by heart
+        check_floor(totals, corpus.splits[split])
+    values = summarise(totals, corpus.splits[split])
     return {name.replace("val/", f"{split}/", 1): value for name, value in values.items()}

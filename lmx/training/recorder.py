@@ -14,7 +14,7 @@ from lmx.measure import flops_per_token
 from lmx.runs import MetricsLog
 from lmx.training.callbacks.base import Listener, Measure
 from lmx.training.module import LanguageModule
-from lmx.training.totals import summarise
+from lmx.training.totals import check_floor, summarise
 from lmx.training.window import Steps
 
 
@@ -85,7 +85,9 @@ class Recorder(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Record an evaluation and tell the listeners."""
-        values = summarise(pl_module.evaluation.collect(), self.validation)
+        totals = pl_module.evaluation.collect()
+        check_floor(totals, self.validation)
+        values = summarise(totals, self.validation)
         values["val/seconds"] = round(time.perf_counter() - self._began, 3)
         pl_module.result = values
         self._write(trainer, pl_module, "val", dict(values), None)

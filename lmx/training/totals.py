@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.distributed as dist
 
@@ -9,6 +11,7 @@ from lmx.data import Windows
 from lmx.measure import bits_per_byte, perplexity, word_perplexity
 from lmx.objective import TokenSums
 
+LUCK = 40.0  # bits: less than once in 10¹²
 NAMES = ("nats", "entropy", "correct", "correct_top5", "confidence", "tokens")
 
 
@@ -60,3 +63,21 @@ def summarise(totals: dict[str, float], windows: Windows) -> dict[str, float]:
     if floor is not None:
         values |= {"floor_bits_per_byte": floor, "excess_bits_per_byte": bits - floor}
     return {f"val/{name}": value for name, value in values.items()}
+
+
+def check_floor(totals: dict[str, float], windows: Windows) -> None:
+    """Raise RuntimeError when a held-out text was told in fewer bits than its own source needs.
+
+    For text that is drawn from its source apart from training, no model saves k bits by luck with a
+    probability above 2⁻ᵏ (Markov's inequality on q(x)/p(x), whose mean is at most 1). So LUCK bits below
+    the floor mean that the loss, the bytes or the split is counted wrongly: a bug in lmx.
+    """
+    floor = windows.floor_bits_per_byte
+    if floor is None:
+        return
+    saved = floor * windows.scored_bytes - totals["nats"] / math.log(2)
+    if saved > LUCK:
+        raise RuntimeError(
+            f"{windows.name}: {saved:.0f} bits below the entropy of the corpus, which no model can reach: "
+            "this is a bug in lmx"
+        )

@@ -138,6 +138,7 @@ def test_wikitext_from_a_folder(place: dict[str, str]) -> None:
         *short,
         *small,
         "train.eval_batch_size=64",
+        "data.max_documents=400",
         "train.eval_at_start=false",
         "train.eval_every_steps=4",
     ]

@@ -41,7 +41,7 @@ def test_what_differs_names_the_choice_and_not_what_follows(make_run: MakeRun) -
     assert differing(runs) == {
         "optimizer": ["adamw", "muon", "adamw"],
         "seed": ["42", "42", "3"],
-        "optimizer.lr": ["0.001", "0.02", "0.002"],
+        "optimizer.lr": ["0.003", "0.02", "0.002"],
     }
     assert labels(runs)[1] == "optimizer=muon seed=42 lr=0.02"
 

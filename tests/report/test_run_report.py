@@ -190,7 +190,7 @@ def test_verdict_and_accounting(make_run: MakeRun) -> None:
     assert "(distinct-1 0.727, distinct-2 0.900, seed 0)" in report  # 8 of 11 words, 9 of 10 pairs
     assert "```sh\npython -m lmx.train\n```" in report
     assert (
-        "optimizer | adamw, lr 0.001, weight_decay 0.1, update AdamW(betas=[0.9, 0.95], eps=1e-08" in report
+        "optimizer | adamw, lr 0.003, weight_decay 0.1, update AdamW(betas=[0.9, 0.95], eps=1e-08" in report
     )
 
 

@@ -1,0 +1,51 @@
+"""A model below the entropy of its corpus is a bug in lmx, and is called one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pytest
+
+from lmx.data.storyworld import generate_stories
+from lmx.training.totals import LUCK, NAMES, check_floor
+
+
+@dataclass
+class Held:
+    """As much of a split as the check looks at."""
+
+    floor_bits_per_byte: float | None
+    scored_bytes: int
+    name: str = "validation"
+
+
+def told_in(bits: float) -> dict[str, float]:
+    return {**dict.fromkeys(NAMES, 1.0), "nats": bits * math.log(2)}
+
+
+@pytest.fixture(scope="module")
+def split() -> Held:
+    stories = list(generate_stories(40, seed=0))
+    size = sum(len(story.text.encode()) for story in stories)
+    return Held(-sum(story.log2_probability for story in stories) / size, size)
+
+
+def test_the_source_itself_and_every_worse_model_pass(split: Held) -> None:
+    assert split.floor_bits_per_byte is not None
+    floor = split.floor_bits_per_byte * split.scored_bytes
+    for bits in (floor, floor - LUCK / 2, 2 * floor, math.inf):
+        check_floor(told_in(bits), split)  # type: ignore[arg-type]
+
+
+def test_a_loss_below_the_floor_is_called_a_bug(split: Held) -> None:
+    assert split.floor_bits_per_byte is not None
+    floor = split.floor_bits_per_byte * split.scored_bytes
+    with pytest.raises(
+        RuntimeError, match=r"validation: \d+ bits below the entropy of the corpus.*a bug in lmx"
+    ):
+        check_floor(told_in(0.99 * floor), split)  # type: ignore[arg-type]
+
+
+def test_a_corpus_of_unknown_entropy_has_no_floor() -> None:
+    check_floor(told_in(0.0), Held(None, 1000))  # type: ignore[arg-type]
