@@ -21,7 +21,6 @@ from omegaconf import DictConfig
 
 from lmx.config.errors import CheckpointError
 
-POINTER_VARIABLE = "LMX_RUN_POINTER"  # a file into which a job writes where its run folder is
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -89,6 +88,8 @@ class ProcessLauncher:
         return int(any(job.exit_status for job in self.jobs))
 
     def _run(self, number: int, overrides: tuple[str, ...]) -> Job:
+        from lmx.runs import POINTER_VARIABLE
+
         print(f"\njob {number}: {shlex.join(overrides)}", flush=True)
         begun = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="lmx-sweep-") as place:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from lmx.config import ConfigError, DataError, Experiment, LmxError, ModelConfig
+from lmx.config import ConfigError, DataError, Experiment, ModelConfig
+from lmx.config.door import Parser, guarded
 from lmx.measure import chinchilla, flops_per_token, memory_estimate, parameter_counts, updates
 from lmx.optim import lr_multiplier, schedule_problems, warmup_steps
 from lmx.optim.schedule import wsd_decay_steps
@@ -333,15 +333,8 @@ def measured_rate(experiment: Experiment, seconds: float = 0.5) -> Rate:
     return Rate(flops, f"measured: {name}, {'bf16' if half else 'fp32'}")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Refuses in one line, as everything else here does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m lmx.plan",
         description="Say what an experiment will take, before anything is built: parameters, FLOPs, tokens, "
         "memory, time, learning rates.",
@@ -359,13 +352,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the door; return the exit status."""
-    try:
-        return run(_parser().parse_intermixed_args(argv))
-    except LmxError as error:
-        if os.environ.get("LMX_DEBUG") == "1":
-            raise
-        print(f"lmx: {error}", file=sys.stderr)
-        return error.exit_status
+    return guarded(lambda: run(_parser().parse_intermixed_args(argv)))
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from lmx.config.door import Parser, guarded
 from lmx.config.errors import LmxError
 from lmx.runs import RunFolder, find_runs, is_run, read_run
 
@@ -22,9 +23,21 @@ examples:
   python -m lmx.report RUN RUN --out outputs/comparisons/mine"""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, render, print the report's path; return the exit status."""
-    parser = argparse.ArgumentParser(
+    return guarded(lambda: run(_parser().parse_args(argv)))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Render what the arguments ask for."""
+    try:
+        return _render(_runs(arguments.run), arguments.out)
+    except OSError as error:
+        raise LmxError(f"{error.filename}: {error.strerror}") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
         prog="python -m lmx.report",
         description=DESCRIPTION,
         epilog=EXAMPLES,
@@ -32,17 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", nargs="+", metavar="RUN", help="a run folder, or a folder that holds some")
     parser.add_argument("--out", metavar="DIR", help="where a comparison goes (OUTPUTS/comparisons/TIME)")
-    options = parser.parse_args(arguments)
-    try:
-        return _render(_runs(options.run), options.out)
-    except LmxError as error:
-        if os.environ.get("LMX_DEBUG") == "1":
-            raise
-        print(f"lmx: {error}", file=sys.stderr)
-        return error.exit_status
-    except OSError as error:  # a folder that cannot be read or written
-        print(f"lmx: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+    return parser
 
 
 def _render(folders: list[Path], out: str | None) -> int:

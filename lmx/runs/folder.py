@@ -17,6 +17,7 @@ from lmx.runs.files import write_atomic, write_json
 from lmx.runs.identity import STATUSES, new_identity, now
 
 MARKS = ("run.json", "config.yaml", "metrics.jsonl")  # a folder with one of these is a run's
+POINTER_VARIABLE = "LMX_RUN_POINTER"  # a file into which a sweep's job writes where its run folder is
 
 
 class RunFolder:

@@ -16,7 +16,7 @@ from lmx.config import CheckpointError, ConfigError, Experiment, bad_choice
 from lmx.config.validate import to_dict
 from lmx.data import Corpus, TokenDataModule, prepare
 from lmx.measure import flops_per_token, parameter_counts
-from lmx.runs import MetricsLog, RunFolder
+from lmx.runs import POINTER_VARIABLE, MetricsLog, RunFolder
 from lmx.training.callbacks import EarlyStopping, Samples
 from lmx.training.checkpoints import LAST, checkpoints, newest_good, remove_others, step_of
 from lmx.training.ending import Signals
@@ -28,8 +28,6 @@ from lmx.training.randomness import seed_all
 from lmx.training.resume import Say, find, fingerprint, load_experiment, load_weights
 from lmx.training.totals import measure_names
 from lmx.training.trainer import assemble, build_callbacks, check_loggers
-
-POINTER_VARIABLE = "LMX_RUN_POINTER"  # a file into which a sweep's job writes where its run folder is
 
 
 @dataclass

@@ -202,7 +202,7 @@ def test_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "message"),
     [
         (["model.hidden_siz=3"], "lmx: model.hidden_siz: "),
-        (["--mesure"], "lmx: unrecognized arguments: --mesure; see python -m lmx.plan --help"),
+        (["--mesure"], "lmx: --mesure: unknown option; did you mean '--measure'?"),
         (["tokenizer=gpt2"], "lmx: model.vocab_size: got nothing"),
     ],
 )
