@@ -96,7 +96,7 @@ def test_train_commands_compose(command: str, place: dict[str, str]) -> None:
 RUNS = [
     line
     for line in COMMANDS
-    if "lmx.train" in line and not re.search(r"hiden|--|wikitext|resume=out|init_from", line)
+    if "lmx.train" in line and not re.search(r"hiden|--|wikitext|resume=out|init_from|experiment=", line)
 ]
 
 
