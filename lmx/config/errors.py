@@ -41,7 +41,7 @@ class SpaceError(LmxError):
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest allowed name, or an empty string."""
-    match = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
+    match = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.55)
     return f"; did you mean '{match[0]}'?" if match else ""
 
 

@@ -14,6 +14,8 @@ from lmx.config.fields import unknown_name
 
 # groups whose options fill keys of several sections, and so are no section themselves
 PRESET_GROUPS = ("experiment", "debug")
+# the type of a key that holds a `_target_` and the options of that class
+OPTIONS = dict[str, Any]
 
 
 @cache
@@ -66,7 +68,12 @@ def unknown_key(key: str, groups: Sequence[str] = ()) -> str:
     if len(elsewhere) == 1:
         return f"{key}: unknown key; did you mean '{elsewhere[0]}'?"
     if section:
-        return unknown_name(key, children(section))
+        within = next(
+            (child for child in children(section) if schema_keys()[f"{section}.{child}"] == OPTIONS), None
+        )
+        hint = f" (options of the class itself: {section}.{within}.{name})" if within else ""
+        line = unknown_name(key, children(section))
+        return line if "did you mean" in line else line + hint
     top = list(dict.fromkeys((*children(""), *groups)))
     places = {other.rpartition(".")[2]: other for other in schema_keys()} | {other: other for other in top}
     near = get_close_matches(name, places, n=1, cutoff=0.5)

@@ -50,6 +50,10 @@ LINES = {
     "model={hiden_size: 256}": "model.hiden_size: unknown key; did you mean 'model.hidden_size'?",
     "objective.zzz=1": "objective.zzz: unknown key; allowed: name, kind, alpha, temperature, top_k",
     "+objective.zzz=1": "objective.zzz: unknown key; allowed: name, kind, alpha, temperature, top_k",
+    "optimizer.betas=[0.9,0.99]": (
+        "optimizer.betas: unknown key; allowed: name, lr, weight_decay, decay, update, rest "
+        "(options of the class itself: optimizer.update.betas)"
+    ),
     "lr=0.1": "lr: unknown key; did you mean 'optimizer.lr'?",
     "train.lr=0.1": "train.lr: unknown key; did you mean 'optimizer.lr'?",
     "hiden_size=64": "hiden_size: unknown key; did you mean 'model.hidden_size'?",
