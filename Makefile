@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint tensorboard clean
+.PHONY: help setup train test lint soak bench tensorboard clean
 
 help:                ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,14 @@ train: $(READY)      ## train the default model on the embedded corpus (under tw
 	$(BIN)/python -m lmx.train $(ARGS)
 
 test: $(READY)       ## run the tests (LMX_TEST_DATA=DIR adds those on real corpora)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile $(ARGS)
+
+soak: $(READY)       ## the long tests: kills, damaged files, random input; prints tried, survived, lost
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+bench: $(READY)      ## a training step against nanoGPT's loop, Lightning and transformers' Trainer
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.training $(ARGS)
 
 lint: $(READY)       ## ruff and mypy
 	$(BIN)/ruff check lmx tests benchmarks

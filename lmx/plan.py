@@ -18,7 +18,14 @@ from typing import Any
 
 from lmx.config import ConfigError, DataError, Experiment, ModelConfig
 from lmx.config.door import Parser, guarded
-from lmx.measure import chinchilla, flops_per_token, memory_estimate, parameter_counts, updates
+from lmx.measure import (
+    chinchilla,
+    flops_per_token,
+    memory_estimate,
+    parameter_counts,
+    training_flops,
+    updates,
+)
 from lmx.optim import lr_multiplier, schedule_problems, warmup_steps
 from lmx.optim.schedule import wsd_decay_steps
 
@@ -33,6 +40,28 @@ class Rate:
 
     flops: float  # a second
     source: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an experiment takes; None where only the prepared corpus or the run itself will tell."""
+
+    parameters: int
+    steps: int | None
+    tokens: int | None
+    flops: float | None  # of training
+
+
+def cost(experiment: Experiment) -> Cost:
+    """Return the size of an experiment. Raises ConfigError as `plan` does."""
+    facts = _prepared(experiment)
+    experiment = _completed(experiment, facts)
+    parameters, steps = parameter_counts(experiment.model).total, _length(experiment, facts)
+    if steps is None:
+        return Cost(parameters, None, None, None)
+    tokens = steps * _tokens_per_update(experiment)
+    flops = training_flops(experiment)
+    return Cost(parameters, steps, tokens, tokens * flops)
 
 
 def plan(experiment: Experiment, rate: Rate | None = None) -> list[Row]:
@@ -137,6 +166,7 @@ def _model_rows(experiment: Experiment) -> list[Row]:
         heads += f" ({model.resolved_kv_heads} for keys and values)"
     shape = f"{model.num_layers} layers of width {model.hidden_size}, {heads}"
     parts = ("embedding", "attention", "feed_forward", "norm", "head")
+    twice = "; two gradients an update" if experiment.passes == 2 else ""
     return [
         ("model", model.name, f"{shape}, {model.activation} {model.intermediate_size}"),
         ("vocabulary", f"{model.vocab_size:,}", f"{experiment.tokenizer.name} tokenizer"),
@@ -148,8 +178,8 @@ def _model_rows(experiment: Experiment) -> list[Row]:
         ),
         (
             "FLOPs a token",
-            _short(flops.training),
-            f"forward {_short(flops.forward)}; matrix products, the head's too",
+            _short(training_flops(experiment)),
+            f"forward {_short(flops.forward)}; matrix products, the head's too{twice}",
         ),
     ]
 
@@ -226,7 +256,7 @@ def _half(experiment: Experiment) -> tuple[bool, str]:
 
 
 def _time_rows(experiment: Experiment, steps: int | None, rate: Rate | None) -> list[Row]:
-    flops = flops_per_token(experiment.model, experiment.data.sequence_length).training
+    flops = training_flops(experiment)
     declared = experiment.hardware.peak_tflops
     rate = rate or (None if declared is None else Rate(declared * 1e12, "hardware.peak_tflops"))
     rows: list[Row] = []

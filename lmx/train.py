@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmx.config import Experiment
@@ -26,17 +29,31 @@ def run(experiment: Experiment, overrides: list[str]) -> int:
     """Train one experiment and report; return the exit status of the run."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from lmx.training import train
+    from lmx.training import requeue, train
 
-    outcome = train(experiment, overrides)
+    outcome = train(experiment, overrides, render_report)
     folder = outcome.folder
     if outcome.exit_status:
+        from lmx.report import render_run
+
+        render_run(folder.path)
         print(
             f"\ninterrupted at step {outcome.step}; continue with\n  python -m lmx.train resume={folder.path}"
         )
+        if outcome.exit_status == 128 + signal.SIGUSR1 and (said := requeue(experiment.resume is not None)):
+            print(said, flush=True)
     else:
         conclude(folder)
     return outcome.exit_status
+
+
+def render_report(run: Path) -> None:
+    """Render the report of a run that goes on, in a process of its own: its memory and errors stay there."""
+    command = [sys.executable, "-m", "lmx.report", str(run)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
+        print(f"report: not rendered ({reason})", file=sys.stderr, flush=True)
 
 
 def conclude(folder: RunFolder) -> None:

@@ -118,7 +118,11 @@ def config_loader(folder: str | None = None) -> ConfigLoaderImpl:
 
 def group_names(loader: ConfigLoaderImpl) -> list[str]:
     """Return the groups one can choose from, those of lmx first."""
-    found = [name for name in loader.repository.get_group_options("", ObjectType.GROUP) if name != "hydra"]
+    found = [
+        name
+        for name in loader.repository.get_group_options("", ObjectType.GROUP)
+        if name not in ("hydra", "study")
+    ]
     return list(dict.fromkeys([*GROUPS, "callbacks", "logger", *PRESET_GROUPS, *found]))
 
 

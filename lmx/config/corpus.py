@@ -35,12 +35,16 @@ class DataConfig:
     files: str | None = None
     validation_files: str | None = None
     validation_fraction: float = number(0.05, above=0, high=0.5)
+    # what is held out of a train split that has no validation beside it: whole documents; a random share of
+    # its windows, whose neighbours are trained on; none, so that validation is the train split itself
+    holdout: str = choice("documents", "documents", "windows", "none")
     # storyworld
     stories: int = number(20_000, low=1)
     held_out_stories: int = number(250, low=1)
     story_seed: int = number(0, low=0)
     # documents
     max_documents: int | None = number(None, low=1)  # the first N of each split
+    max_held_out_documents: int | None = number(None, low=1)  # of validation and test; null: max_documents
     min_characters: int = number(0, low=0)  # shorter documents are dropped
     collapse_whitespace: bool = False
     # packing into windows of sequence_length + 1 tokens (inputs and the targets shifted by one)
@@ -54,6 +58,8 @@ class DataConfig:
     # batches
     shuffle: bool = True
     drop_last: bool = False  # drop an epoch's last, partial batch
+    # null: every held-out token is evaluated; N: only what fills whole windows and whole batches of N of them
+    held_out_batch: int | None = number(None, low=1)
     num_workers: int = number(0, low=0)
 
     def problems(self) -> Iterator[str]:
@@ -61,9 +67,11 @@ class DataConfig:
         yield from field_problems(self, "data")
         if self.source == "hub" and not self.repository:
             yield "data.repository: got nothing with data.source=hub, allowed: namespace/name of a dataset"
-        for split in self.splits:
+        for split, name in self.splits.items():
             if split not in SPLITS:
                 yield unknown_name(f"data.splits.{split}", list(SPLITS), "unknown split")
+            if self.streaming and "[" in (name or ""):
+                yield f"data.splits.{split}: got {name!r} with data.streaming=true, allowed: whole splits"
         if self.source == "files" and not self.files:
             yield "data.files: got nothing with data.source=files, allowed: a folder, a file or a glob"
         if self.packing == "stride" and self.stride is None:
@@ -80,7 +88,7 @@ class DataConfig:
         if self.source != "files":
             yield "files", f"data.source={self.source}"
             yield "validation_files", f"data.source={self.source}"
-        yield from self._useless_fraction()
+        yield from self._useless_holdout()
         if self.source == "storyworld":
             yield "text_field", "data.source=storyworld"
         else:
@@ -95,16 +103,27 @@ class DataConfig:
         if self.packing not in ("stream", "stride"):
             yield "separator", f"data.packing={self.packing}"
 
-    def _useless_fraction(self) -> Iterator[tuple[str, str]]:
+    def _useless_holdout(self) -> Iterator[tuple[str, str]]:
         """A share is held out of files without their own for validation, or of a split that serves twice."""
+        reason = None
         if self.source == "storyworld":
-            yield "validation_fraction", "data.source=storyworld"
+            reason = "data.source=storyworld"
         elif self.source == "files" and self.validation_files is not None:
-            yield "validation_fraction", f"data.validation_files={self.validation_files}"
+            reason = f"data.validation_files={self.validation_files}"
         elif self.source == "hub" and self.local_dir is not None:
-            yield "validation_fraction", f"data.local_dir={self.local_dir}"
-        elif self.source == "hub" and self.splits.get("validation") != self.splits.get("train"):
-            yield "validation_fraction", "data.splits.validation other than data.splits.train"
+            reason = f"data.local_dir={self.local_dir}"
+        elif self.source == "hub" and not self.shares_train:
+            reason = "data.splits.validation other than data.splits.train"
+        if reason is not None:
+            yield "validation_fraction", reason
+            yield "holdout", reason
+        elif self.holdout == "none":
+            yield "validation_fraction", "data.holdout=none"
+
+    @property
+    def shares_train(self) -> bool:
+        """Whether one split of the repository serves as train and as validation."""
+        return self.splits.get("validation") == self.splits.get("train")
 
 
 SMALLEST_BPE = 256 + 2  # the bytes, eos and pad

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from lmx.config.errors import ConfigError, LmxError, nearest
+from lmx.config.errors import ConfigError, LmxError, SpaceError, disk_full, nearest
 
 DEBUG_VARIABLE = "LMX_DEBUG"  # 1: show the traceback of an error that is the user's to mend
 INTERRUPTED = 130  # 128 + SIGINT
@@ -37,6 +37,13 @@ def guarded(action: Callable[[], int]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again at exit
         return 0
+    except Exception as error:
+        full = disk_full(error)  # met by a library that writes
+        if full is None or os.environ.get(DEBUG_VARIABLE) == "1":
+            raise
+        place = f"{full.filename}: " if full.filename else ""
+        print(f"lmx: {place}cannot be written, the disk is full ({full.strerror})", file=sys.stderr)
+        return SpaceError.exit_status
 
 
 class Parser(argparse.ArgumentParser):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -37,6 +38,19 @@ class SpaceError(LmxError):
     """The disk is full."""
 
     exit_status = 4
+
+
+# what the operating system says of a disk, a quota or a limit that is reached
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def disk_full(error: BaseException | None) -> OSError | None:
+    """Return the operating system's "disk full" behind an error; torch, for one, raises another on top."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -74,6 +74,11 @@ class Experiment:
         return max(1, self.train.batch_size // (self.devices * self.micro_batch_size))
 
     @property
+    def passes(self) -> int:
+        """Gradients taken for one update: a sharpness-aware one takes two."""
+        return 2 if self.optimizer.sharpness_rho else 1
+
+    @property
     def context_length(self) -> int:
         """The longest sequence the model takes."""
         return self.model.context_length or self.data.sequence_length
@@ -138,13 +143,19 @@ class Experiment:
                 f"{horizon}, allowed: 0, with schedule.warmup_steps instead"
             )
 
+    @property
+    def _fetches(self) -> bool:
+        """Whether a tokenizer or weights may come from the Hub, whatever the corpus is."""
+        return self.tokenizer.kind == "pretrained" or (self.init_from or "").startswith("hf:")
+
     def useless(self) -> Iterator[tuple[str, str]]:
         """Yield (dotted key, reason) for each key that has no effect with the values of the others."""
         for section in SECTIONS:
             config = getattr(self, section)
             if hasattr(config, "useless"):
                 for name, reason in config.useless():
-                    yield f"{section}.{name}", reason
+                    if not (name == "timeout_seconds" and self._fetches):
+                        yield f"{section}.{name}", reason
         window = self.model.sliding_window
         if window is not None and window >= self.context_length:
             yield "model.sliding_window", f"a context of {self.context_length} tokens, which it covers"

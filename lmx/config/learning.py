@@ -25,6 +25,7 @@ EVALUATION_MEASURES = (
     "val/accuracy",
     "val/accuracy_top5",
     "val/confidence",
+    "val/cosine",
 )
 _HORIZON = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)([kMB]?)\s*([a-z]+)")
 _THOUSANDS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
@@ -62,6 +63,9 @@ class OptimizerConfig:
     update: dict[str, Any] = field(default_factory=dict)
     # `_target_`, `lr` and options for embeddings, head, norms and biases
     rest: dict[str, Any] | None = None
+    # sharpness-aware: the gradient is taken a second time at weights moved by this radius towards a higher
+    # loss, and that one is followed; 0: never
+    sharpness_rho: float = number(0.0, low=0)
 
     def problems(self) -> Iterator[str]:
         """Yield one line for each contradiction inside the optimizer."""
@@ -121,6 +125,11 @@ class ObjectiveConfig:
     temperature: float = number(1.0, above=0)
     top_k: int | None = number(256, low=1)  # null: the whole vocabulary
 
+    @property
+    def mixes(self) -> bool:
+        """Whether a cosine distance is computed at all."""
+        return self.kind == "cosine_mix" and self.alpha > 0
+
     def problems(self) -> Iterator[str]:
         """Yield one line for each contradiction inside the objective."""
         yield from field_problems(self, "objective")
@@ -142,10 +151,16 @@ class TrainConfig:
     horizon: str = text(MISSING, HORIZON_FORM)
     batch_size: int = number(MISSING, low=1)  # sequences an update, over all devices and micro-batches
     clip_grad_norm: float | None = number(1.0, above=0)  # null: measured, not clipped
+    # leave out updates whose loss or gradient norm is so many deviations above the last 128; 6 is usual
+    spike_sigmas: float | None = number(None, above=0)
     log_every_steps: int = number(10, low=1)
     eval_every_steps: int | None = number(None, low=1)  # null: at the end of each epoch
     eval_at_start: bool = True
     eval_batch_size: int | None = number(None, low=1)  # null: hardware.micro_batch_size
+    eval_windows: int | None = number(
+        None, low=1
+    )  # null: all, once; N: that many, drawn anew at each evaluation
+    eval_mean: str = choice("tokens", "tokens", "batches")  # of all tokens, or of the means of the batches
 
     @property
     def horizon_amount(self) -> tuple[float, str]:
@@ -169,6 +184,9 @@ class CheckpointConfig:
     every_minutes: float | None = number(10.0, above=0)
     keep_last: int = number(1, low=1)
     best: str | None = "val/loss"  # the metric that chooses `best`; null: none is kept
+    best_mode: str = choice(
+        "auto", "auto", "min", "max"
+    )  # which value is best; auto: the metric's own direction
 
     def problems(self) -> Iterator[str]:
         """Yield one line for each contradiction inside the checkpoint settings."""
@@ -180,3 +198,5 @@ class CheckpointConfig:
         """Yield (field, reason) for each field that has no effect with the others' values."""
         if self.every_steps is None and self.every_minutes is None:
             yield "keep_last", "checkpoint.every_steps=null and checkpoint.every_minutes=null"
+        if self.best is None:
+            yield "best_mode", "checkpoint.best=null"

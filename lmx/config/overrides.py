@@ -78,7 +78,9 @@ def is_choice(override: Override, groups: Sequence[str]) -> bool:
 
 def _problems(override: Override, groups: Sequence[str], options: Options) -> Iterator[str]:
     key = override.key_or_group
-    if override.package is not None:
+    if key == "study":
+        yield f"study: got {override.input_line!r}, allowed: python -m lmx.study {_value(override) or 'NAME'}"
+    elif override.package is not None:
         yield f"{key}@{override.package}: the place of a group is fixed, allowed: {key}=NAME"
     elif key in HYDRA_GROUPS or (key in groups and is_choice(override, groups)):
         yield from _choice_problems(override, options(key))

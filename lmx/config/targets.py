@@ -20,6 +20,9 @@ OPTIMIZERS = (
     "torch.optim.RAdam",
     "lmx.optim.Muon",
     "lmx.optim.Lion",
+    "lmx.optim.RMSuon",
+    "lmx.optim.AdaRMSuon",
+    "lmx.optim.AdaMuon",
 )
 CALLBACKS = (
     "lmx.training.callbacks.PredictiveIntegrity",

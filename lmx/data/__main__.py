@@ -95,11 +95,12 @@ def _inspect(corpus: Corpus) -> None:
         (f"windows of {T:,}", [f"{len(windows):,}" for _, windows in splits]),
         ("targets that count", [f"{windows.targets:,}" for _, windows in splits]),
         (
-            "share of other targets",
+            "padding and masked targets",
             [f"{1 - windows.targets / (len(windows) * T):.2%}" for _, windows in splits],
         ),
         ("entropy floor, bits per byte", [_number(windows.floor_bits_per_byte) for _, windows in splits]),
-        ("13-word sequences in train", [_shared(facts, name) for name in corpus.splits]),
+        ("13-word sequences in train", [_shared(facts, name, 13) for name in corpus.splits]),
+        ("50-word windows in train", [_shared(facts, name, 50) for name in corpus.splits]),
     ):
         rows.append((label, *values))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -115,8 +116,8 @@ def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4f}"
 
 
-def _shared(facts: dict[str, Any], split: str) -> str:
-    found = facts["overlap"].get(split, {}).get("13_words")
+def _shared(facts: dict[str, Any], split: str, size: int) -> str:
+    found = facts["overlap"].get(split, {}).get(f"{size}_words")
     return "" if not found else f"{found['shared'] / max(1, found['sequences']):.2%}"
 
 

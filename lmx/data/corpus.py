@@ -13,7 +13,7 @@ from lmx.data.sources import open_source
 from lmx.data.store import TOKENIZER, Store
 from lmx.data.tokenizers import Tokenizer
 from lmx.data.windows import Windows
-from lmx.data.writing import build_store
+from lmx.data.writing import Preparation
 
 
 @dataclass
@@ -55,7 +55,7 @@ def prepare(
     source = open_source(data)
     parts = identity(data, tokenizer, source)
     folder = store_folder(cache, parts["key"])
-    store = build_store(folder, parts, data, tokenizer, source, cache_folder(cache), say)
+    store = Preparation(data, tokenizer, source, parts, cache_folder(cache), folder, say).store()
     own = Tokenizer.load(store.folder / TOKENIZER)
     splits = windows_of(store, data, own)
     return Corpus(own, splits, store.manifest["fingerprint"], facts_of(store, data, splits), store)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lmx.config import CheckpointError, Experiment
 from lmx.data.corpus import Corpus
-from lmx.data.sampler import EvaluationOrder, TrainingOrder
+from lmx.data.sampler import DrawnOrder, EvaluationOrder, TrainingOrder
 from lmx.data.windows import Windows
 
 Batch = dict[str, Any]  # tensors, and `batch_tokens`
@@ -80,7 +80,12 @@ class TokenDataModule(pl.LightningDataModule):
         """Return a whole split, each window once over all ranks; the last batch is filled with empty rows."""
         size = self.experiment.train.eval_batch_size or self.experiment.micro_batch_size
         windows = self.corpus.splits[split]
-        return self._loader(windows, EvaluationOrder(len(windows), size * self._place()[1]), num_workers=0)
+        size *= self._place()[1]
+        order: Sampler[np.ndarray] = EvaluationOrder(len(windows), size)
+        drawn = self.experiment.train.eval_windows
+        if drawn is not None and drawn < len(windows):
+            order = DrawnOrder(len(windows), size, drawn, self.experiment.seed, self._step)
+        return self._loader(windows, order, num_workers=0)
 
     def _loader(self, windows: Windows, order: Sampler[np.ndarray], num_workers: int) -> DataLoader[Batch]:
         return DataLoader(
@@ -92,6 +97,10 @@ class TokenDataModule(pl.LightningDataModule):
             generator=torch.Generator().manual_seed(self.experiment.seed),
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _step(self) -> int:
+        """Return how many updates were made, which Lightning counts as we do."""
+        return 0 if self.trainer is None else self.trainer.global_step
 
     def _place(self) -> tuple[int, int]:
         """Return (rank, number of ranks)."""

@@ -26,7 +26,7 @@ class Source(Protocol):
         ...
 
     def splits(self) -> list[str]:
-        """Return the splits there are, of SPLITS; train and validation at least."""
+        """Return the splits there are, of SPLITS: train and, unless its windows serve, validation."""
         ...
 
     def documents(self, split: str) -> Iterator[Document]:

@@ -29,6 +29,27 @@ class Layout(Protocol):
         ...
 
 
+class Chosen:
+    """Some windows of another layout."""
+
+    def __init__(self, layout: Layout, indices: np.ndarray) -> None:
+        """Window i is window `indices[i]` of `layout`."""
+        self.layout = layout
+        self.indices = indices
+
+    def __len__(self) -> int:
+        """Return the number of chosen windows."""
+        return len(self.indices)
+
+    def target_counts(self, indices: np.ndarray) -> np.ndarray:
+        """Ask the layout they were chosen from."""
+        return self.layout.target_counts(self.indices[indices])
+
+    def gather(self, indices: np.ndarray) -> Arrays:
+        """Ask the layout they were chosen from."""
+        return self.layout.gather(self.indices[indices])
+
+
 class Strided:
     """Window i is tokens i·step … i·step + T of the split."""
 

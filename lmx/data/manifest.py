@@ -14,7 +14,7 @@ from lmx.data.sources import open_source
 from lmx.data.store import FORMAT, TOKENIZER, Store, open_store
 from lmx.data.tokenizers import Tokenizer
 from lmx.data.vocabulary import stamp
-from lmx.data.windows import Windows
+from lmx.data.windows import Windows, hold_out
 
 STORES = "stores"
 
@@ -34,6 +34,7 @@ def identity(data: DataConfig, config: TokenizerConfig, source: Source) -> dict[
         "source": source.stamp(),
         "documents": {
             "max_documents": data.max_documents,
+            **({"max_held_out_documents": held_out} if (held_out := data.max_held_out_documents) else {}),
             "min_characters": data.min_characters,
             "collapse_whitespace": data.collapse_whitespace,
         },
@@ -65,6 +66,20 @@ def windows_of(store: Store, data: DataConfig, tokenizer: Tokenizer) -> dict[str
                 f"({split.num_tokens:,} tokens, packing={data.packing}) gives no window"
             )
         splits[name] = Windows(split, layout, data.sequence_length, tokenizer.token_bytes)
+    if "validation" not in splits:
+        splits |= hold_out(splits["train"], data)
+    if data.held_out_batch is not None:
+        splits |= {
+            name: windows.whole_batches(data.held_out_batch)
+            for name, windows in splits.items()
+            if name != "train"
+        }
+    for name, windows in splits.items():
+        if len(windows) == 0:
+            raise DataError(
+                f"data.held_out_batch: got {data.held_out_batch}, but the {name} split of {data.name} has "
+                "fewer whole windows"
+            )
     return splits
 
 
@@ -80,7 +95,7 @@ def facts_of(store: Store, data: DataConfig, splits: dict[str, Windows]) -> dict
         "tokenizer": manifest["tokenizer"],
         "splits": {
             name: {
-                **manifest["splits"][name],
+                **windows.split.facts,
                 "windows": len(windows),
                 "targets": windows.targets,
                 "floor_bits_per_byte": windows.floor_bits_per_byte,

@@ -28,8 +28,9 @@ from lmx.data.layout import Layout, Packed, Strided
 from lmx.data.store import StoredSplit
 
 CHUNK = 2**20  # characters tokenized at a time; longer documents are cut where no token can cross
-# between a visible character and a single space before another: a new word for every usual tokenizer
-_SAFE = re.compile(r"(?<=\S)(?= \S)")
+LIMIT = 2**22  # characters after which a text without such a place is cut all the same, to bound the memory
+# before a single space or after a single newline between visible characters: usual tokenizers start a word
+_SAFE = re.compile(r"(?<=\S)(?= \S)|(?<=\S\n)(?=\S)")
 
 
 class Piece(NamedTuple):
@@ -45,6 +46,7 @@ class Packing(ABC):
     adds_eos = False  # after each piece that is a document's last
     leads_with_eos = False  # before the first
     keeps_text = True  # all of each document's text becomes targets
+    cuts = True  # long texts are tokenized in parts; False where the tokenizer does not allow that
 
     def __init__(self, data: DataConfig, eos_id: int | None, pad_id: int | None) -> None:
         """Raises DataError when the tokenizer lacks a special token that this packing writes."""
@@ -69,6 +71,29 @@ class Packing(ABC):
     def layout(self, split: StoredSplit, held_out: bool) -> Layout:
         """Return where each window lies in the tokens of a split."""
 
+    def _documents(self, texts: Iterable[str]) -> Iterator[Piece]:
+        for text in texts:
+            if text:
+                *parts, end = chunks(text) if self.cuts else [text]
+                yield from (Piece(part, last=False) for part in parts)
+                yield Piece(end)
+
+    def _joined(self, texts: Iterable[str], between: str) -> Iterator[Piece]:
+        """Yield the joined documents in chunks that tokenize as the whole would."""
+        parts: list[str] = []
+        size, wanted = 0, CHUNK
+        for number, text in enumerate(texts):
+            part = between + text if number else text
+            parts.append(part)
+            size += len(part)
+            if self.cuts and size > wanted:
+                *whole, rest = chunks("".join(parts))
+                yield from map(Piece, whole)
+                parts, size = [rest], len(rest)
+                wanted = max(CHUNK, 2 * size)  # where no place is safe, look again when there is much more
+        if rest := "".join(parts):
+            yield Piece(rest)
+
 
 class Stream(Packing):
     """Documents joined, in windows one after the other."""
@@ -86,8 +111,8 @@ class Stream(Packing):
     def pieces(self, texts: Iterable[str]) -> Iterator[Piece]:
         """Yield documents, or with text or nothing between them the joined text in chunks."""
         if self.adds_eos:
-            return _documents(texts)
-        return _joined(texts, "\n\n" if self.data.separator == "newlines" else "")
+            return self._documents(texts)
+        return self._joined(texts, "\n\n" if self.data.separator == "newlines" else "")
 
     def layout(self, split: StoredSplit, held_out: bool) -> Layout:
         """Step by T: neighbours share one token."""
@@ -116,7 +141,7 @@ class Rows(Packing):
 
     def pieces(self, texts: Iterable[str]) -> Iterator[Piece]:
         """Yield stripped documents."""
-        return _documents(text.strip() for text in texts)
+        return self._documents(text.strip() for text in texts)
 
     def layout(self, split: StoredSplit, held_out: bool) -> Layout:
         """Step by T: neighbours share one token."""
@@ -128,7 +153,7 @@ class Blocks(Packing):
 
     def pieces(self, texts: Iterable[str]) -> Iterator[Piece]:
         """Yield documents."""
-        return _documents(texts)
+        return self._documents(texts)
 
     def layout(self, split: StoredSplit, held_out: bool) -> Layout:
         """Step by T + 1."""
@@ -177,7 +202,7 @@ class Documents(Packing):
 
     def pieces(self, texts: Iterable[str]) -> Iterator[Piece]:
         """Yield documents."""
-        return _documents(texts)
+        return self._documents(texts)
 
     def layout(self, split: StoredSplit, held_out: bool) -> Layout:
         """Cut, sort by length, and put each into the fullest row that has room."""
@@ -256,40 +281,18 @@ def _strided(split: StoredSplit, length: int, step: int, held_out: bool, filler:
     return Strided(split, length, step, max(0, beyond // step + 1), None, filler)
 
 
-def _documents(texts: Iterable[str]) -> Iterator[Piece]:
-    for text in texts:
-        if text:
-            *parts, end = chunks(text)
-            yield from (Piece(part, last=False) for part in parts)
-            yield Piece(end)
-
-
 def chunks(text: str) -> Iterator[str]:
-    """Cut a long text at safe places, or where there is none at the limit."""
+    """Cut a long text at safe places, or where there is none at the LIMIT."""
     start = 0
     while len(text) - start > CHUNK:
-        part = text[start : start + CHUNK + 2]
-        at = _last_safe(part) or CHUNK
-        yield part[:at]
-        start += at
-    yield text[start:]
-
-
-def _joined(texts: Iterable[str], between: str) -> Iterator[Piece]:
-    """Yield the joined documents in chunks that tokenize as the whole would."""
-    parts: list[str] = []
-    size = 0
-    for number, text in enumerate(texts):
-        part = between + text if number else text
-        parts.append(part)
-        size += len(part)
-        if size > CHUNK:
-            *whole, rest = chunks("".join(parts))
-            yield from map(Piece, whole)
-            parts, size = [rest], len(rest)
-    rest = "".join(parts)
-    if rest:
-        yield Piece(rest)
+        at = start + _last_safe(text[start : start + CHUNK + 2])
+        if at == start:
+            further = _SAFE.search(text, start + CHUNK, start + LIMIT)
+            at = further.start() if further else start + LIMIT
+        yield text[start:at]
+        start = at
+    if start < len(text) or not text:
+        yield text[start:]
 
 
 def _last_safe(text: str) -> int:

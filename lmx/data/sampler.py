@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -10,14 +10,16 @@ from torch.utils.data import Sampler
 from lmx.data.layout import FILLER
 
 ENDLESS = 2**62  # steps of a run that is ended by the clock
+EVALUATION = 1  # the stream of orders that evaluations are drawn from
 
 
-def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """Return the order of `count` windows in an epoch, (count,) int64.
+def permutation(seed: int, epoch: int, count: int, stream: int = 0) -> np.ndarray:
+    """Return the order of `count` windows in an epoch, (count,) int64; each `stream` has orders of its own.
 
     Drawn from PCG64's raw output, which numpy promises never to change (NEP 19).
     """
-    return np.argsort(np.random.PCG64((seed, epoch)).random_raw(count), kind="stable")
+    # numpy takes a trailing 0 as no entropy: stream 0 is that of (seed, epoch)
+    return np.argsort(np.random.PCG64((seed, epoch, stream)).random_raw(count), kind="stable")
 
 
 def batch_of(order: np.ndarray, number: int, size: int) -> np.ndarray:
@@ -82,5 +84,27 @@ class EvaluationOrder(Sampler[np.ndarray]):
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield batch after batch."""
         order = np.arange(self.count)
+        for number in range(len(self)):
+            yield batch_of(order, number, self.batch_size)
+
+
+class DrawnOrder(Sampler[np.ndarray]):
+    """Yields a few windows in reading order, drawn anew for each step at which it is asked."""
+
+    def __init__(self, count: int, batch_size: int, drawn: int, seed: int, step: Callable[[], int]) -> None:
+        """`drawn` of `count` windows; `step` says how many updates were made."""
+        self.count = count
+        self.batch_size = batch_size
+        self.drawn = drawn
+        self.seed = seed
+        self.step = step
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return -(-self.drawn // self.batch_size)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield every batch of this step's draw."""
+        order = np.sort(permutation(self.seed, self.step(), self.count, EVALUATION)[: self.drawn])
         for number in range(len(self)):
             yield batch_of(order, number, self.batch_size)

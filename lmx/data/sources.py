@@ -35,7 +35,10 @@ def read(data: DataConfig, source: Source, split: str) -> Iterator[Document]:
 
     Raises DataError for text that cannot be UTF-8 or holds a NUL.
     """
-    return islice(_kept(data, source, split), data.max_documents)
+    limit = data.max_documents
+    if split != "train" and data.max_held_out_documents is not None:
+        limit = data.max_held_out_documents
+    return islice(_kept(data, source, split), limit)
 
 
 def _kept(data: DataConfig, source: Source, split: str) -> Iterator[Document]:
@@ -115,7 +118,7 @@ class FileSource:
         }
 
     def splits(self) -> list[str]:
-        """Return the splits that have files, and validation."""
+        """Return the splits that have files, and validation where a share of the documents is for it."""
         return [split for split in SPLITS if split in self.files or (split == "validation" and self.fraction)]
 
     def documents(self, split: str) -> Iterator[Document]:
@@ -158,7 +161,7 @@ def _files(data: DataConfig) -> FileSource:
             f"data.files: got {data.files!r}, with files for {', '.join(named)} but none for train"
         )
     fraction = None
-    if "validation" not in named:
+    if "validation" not in named and data.holdout == "documents":
         fraction = data.validation_fraction
         notes.append(f"validation: {fraction:.1%} of the documents held out, chosen by a hash of their text")
     return FileSource(named, data.text_field, fraction, notes)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +19,7 @@ import numpy as np
 
 from lmx.config import ConfigError, DataError, SpaceError
 
-FORMAT = 1  # of the folder; a store of another format is prepared again
+FORMAT = 2  # of the folder; a store of another format is prepared again
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer"  # folder of the tokenizer in a store
 PROBE_BYTES = 4096  # read at both ends of each file when a store is opened
@@ -164,10 +164,17 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path`, waiting for it; the kernel drops it when its process dies."""
+def lock(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold an exclusive lock on `path`, calling `waiting` first where another process holds it.
+
+    The kernel drops it when its process dies.
+    """
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

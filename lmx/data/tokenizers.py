@@ -8,9 +8,9 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,11 +21,18 @@ if TYPE_CHECKING:
     import tiktoken
     import tokenizers
 
-Ids = np.ndarray  # (N,) uint32
+NUL = "\0"  # in no document: it separates texts that are tokenized in one call
 RULES = "rules.json"
 TOKENIZER = "tokenizer.json"
 # said aloud, so that data workers that fork later do not print a warning about it
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+class Encoded(NamedTuple):
+    """The tokens of several texts, one text after the other."""
+
+    ids: np.ndarray  # (N,) uint32
+    ends: np.ndarray  # (texts,) int64: where the tokens of each text end
 
 
 class Tokenizer(ABC):
@@ -36,8 +43,8 @@ class Tokenizer(ABC):
     pad_id: int | None
 
     @abstractmethod
-    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        """Return the ids of each text."""
+    def encode_batch(self, texts: Sequence[str]) -> Encoded:
+        """Return the tokens of texts, each tokenized by itself."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
@@ -54,13 +61,30 @@ class Tokenizer(ABC):
         """A hash of everything that decides which ids a text gets."""
 
     @abstractmethod
+    def definition(self) -> str:
+        """Return the tokenizer.json of the `tokenizers` library that gives these ids and adds none."""
+
+    @abstractmethod
     def save(self, folder: str | Path) -> None:
         """Write into `folder` what `load` reads."""
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of one text."""
-        ids: list[int] = self.encode_batch([text])[0].tolist()
+        ids: list[int] = self.encode_batch([text]).ids.tolist()
         return ids
+
+    @cached_property
+    def joins(self) -> bool:
+        """Whether texts cut between words give the tokens of the whole; not where each text gets a prefix."""
+        whole, parts = (
+            self.encode_batch(["one two\nthree"]).ids,
+            self.encode_batch(["one", " two\n", "three"]).ids,
+        )
+        return np.array_equal(whole, parts)
+
+    def continuation(self, start: Sequence[int], new: Sequence[int]) -> str:
+        """Return the text that `new` ids add to that of `start`: some vocabularies drop a first space."""
+        return self.decode([*start, *new])[len(self.decode(start)) :]
 
     @staticmethod
     def load(folder: str | Path) -> Tokenizer:
@@ -87,9 +111,12 @@ class ByteTokenizer(Tokenizer):
     eos_id = 256
     pad_id = 256
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        """Return the UTF-8 bytes of each text."""
-        return [np.frombuffer(text.encode(), np.uint8).astype(np.uint32) for text in texts]
+    def encode_batch(self, texts: Sequence[str]) -> Encoded:
+        """Return the UTF-8 bytes of texts."""
+        joined = "".join(texts)
+        raw = joined.encode()
+        lengths = map(len, texts) if len(raw) == len(joined) else (len(text.encode()) for text in texts)
+        return Encoded(np.frombuffer(raw, np.uint8).astype(np.uint32), _ends(list(lengths)))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of bytes."""
@@ -104,6 +131,19 @@ class ByteTokenizer(Tokenizer):
     def fingerprint(self) -> str:
         """Always the same."""
         return "byte-257"
+
+    def definition(self) -> str:
+        """Return a vocabulary of bytes without merges, and the end of text."""
+        import tokenizers
+        from tokenizers import decoders, models, pre_tokenizers
+
+        vocabulary = {letter: byte for byte, letter in byte_letters().items()}
+        rules = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+        rules.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        rules.decoder = decoders.ByteLevel()
+        rules.add_special_tokens([END_OF_TEXT])
+        text: str = rules.to_str()
+        return text
 
     def save(self, folder: str | Path) -> None:
         """Write the kind: there is nothing else to know."""
@@ -127,7 +167,6 @@ class SubwordTokenizer(Tokenizer):
         self._inner.encode_special_tokens = True
         self._inner.no_padding()
         self._inner.no_truncation()
-        self._rules = json.loads(text)
         self._text = text
         self.vocab_size = max(self._inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         if self.vocab_size < 2:
@@ -135,13 +174,17 @@ class SubwordTokenizer(Tokenizer):
         self.eos_id = eos_id
         self.pad_id = pad_id
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        """Return the ids of each text."""
-        if self._fast is not None:
-            encode = self._fast.encode_to_numpy
-            return [encode(text, disallowed_special=()) for text in texts]
-        encoded = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(one.ids, dtype=np.uint32) for one in encoded]
+    def encode_batch(self, texts: Sequence[str]) -> Encoded:
+        """Return the tokens of texts; where the fast way serves, in one call."""
+        if self._fast is not None and not any(NUL in text for text in texts):
+            ids = self._fast.encode_to_numpy(NUL.join(texts), allowed_special="all", disallowed_special=())
+            if not (ids > self.vocab_size).any():
+                between = np.flatnonzero(ids == self.vocab_size)
+                ends = np.append(between, len(ids))[: len(texts)] - np.arange(len(texts))
+                return Encoded(np.delete(ids, between), ends)
+        every = [one.ids for one in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
+        ends = _ends([len(ids) for ids in every])
+        return Encoded(np.fromiter(chain.from_iterable(every), np.uint32, ends[-1] if texts else 0), ends)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids."""
@@ -149,8 +192,13 @@ class SubwordTokenizer(Tokenizer):
         return text
 
     @cached_property
+    def _rules(self) -> dict[str, Any]:
+        rules: dict[str, Any] = json.loads(self._text)
+        return rules
+
+    @cached_property
     def _fast(self) -> tiktoken.Encoding | None:
-        return _tiktoken(self._inner, self._rules)
+        return _tiktoken(self._inner, self._rules, self.vocab_size)
 
     @cached_property
     def token_bytes(self) -> np.ndarray:
@@ -173,6 +221,12 @@ class SubwordTokenizer(Tokenizer):
         rules = json.dumps([self._rules, self.eos_id, self.pad_id], sort_keys=True)
         return hashlib.sha256(rules.encode()).hexdigest()[:16]
 
+    def definition(self) -> str:
+        """Return its own rules without what they would add to a text."""
+        return json.dumps(
+            {**self._rules, "truncation": None, "padding": None, "post_processor": None}, ensure_ascii=False
+        )
+
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json, and which tokens are end and padding."""
         path = Path(folder)
@@ -188,40 +242,66 @@ def _save(folder: Path, rules: dict[str, Any]) -> None:
     (folder / RULES).write_text(json.dumps(rules))
 
 
-def _tiktoken(inner: tokenizers.Tokenizer, rules: dict[str, Any]) -> tiktoken.Encoding | None:
-    """Return an equivalent of a GPT-2-like byte-level BPE, or None for every other kind.
+def _ends(lengths: list[int]) -> np.ndarray:
+    return np.cumsum(lengths, dtype=np.int64)
 
-    tiktoken merges by the id of the result, `tokenizers` by the order of merges: the same where ids grow with
-    that order and no two merges give the same token.
+
+def _tiktoken(
+    inner: tokenizers.Tokenizer, rules: dict[str, Any], vocab_size: int
+) -> tiktoken.Encoding | None:
+    """Return an equivalent of a byte-level BPE, or None for other kinds.
+
+    NUL between texts becomes the id `vocab_size`, and a byte that has no token one above it.
+
+    tiktoken takes a word that is a token as it is, and merges by the id of the result; `tokenizers` always
+    merges, in the order of its merges. That is the same where ids grow with that order, no two merges give
+    one token, and each token comes out of its own letters.
     """
-    model = rules["model"]
-    pre = rules.get("pre_tokenizer") or {}
+    model, pattern = rules["model"], _pattern(rules.get("pre_tokenizer") or {})
     plain = (
         model["type"] == "BPE"
-        and pre.get("type") == "ByteLevel"
-        and pre.get("use_regex", True)
-        and not pre.get("add_prefix_space")
         and rules.get("normalizer") is None
-        and not any(model.get(key) for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"))
-        and not model.get("ignore_merges")
+        and not any(
+            model.get(key)
+            for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "unk_token")
+        )
         and all(token["special"] for token in rules.get("added_tokens", []))
     )
-    if not plain:
+    if not plain or pattern is None:
         return None
+    vocab = model["vocab"]
     merges = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
-    products = [model["vocab"]["".join(pair)] for pair in merges]
-    letters = byte_letters()
-    if any(b <= a for a, b in pairwise(products)) or not set(letters.values()) <= set(model["vocab"]):
+    products = [vocab["".join(pair)] for pair in merges]
+    special = {token["content"] for token in rules.get("added_tokens", [])}
+    words = [token for token in vocab if token not in special]
+    if any(b <= a for a, b in pairwise(products)) or any(len(inner.model.tokenize(w)) != 1 for w in words):
         return None
     import tiktoken
-    from tiktoken_ext.openai_public import r50k_pat_str
 
-    byte_of = {letter: byte for byte, letter in letters.items()}
-    special = {token["content"] for token in rules.get("added_tokens", [])}
-    ranks = {
-        bytes(byte_of[c] for c in token): i for token, i in model["vocab"].items() if token not in special
-    }
-    return tiktoken.Encoding("lmx", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={})
+    byte_of = {letter: byte for byte, letter in byte_letters().items()}
+    ranks = {bytes(byte_of[letter] for letter in word): vocab[word] for word in words}
+    missing = [bytes([byte]) for byte in range(256) if bytes([byte]) not in ranks]
+    ranks |= {byte: vocab_size + number for number, byte in enumerate(missing, start=1)}
+    return tiktoken.Encoding("lmx", pat_str=pattern, mergeable_ranks=ranks, special_tokens={NUL: vocab_size})
+
+
+def _pattern(pre: dict[str, Any]) -> str | None:
+    """Return the expression that cuts text into words as a pre-tokenizer does; None where it is another.
+
+    GPT-2's, or that with every digit by itself and white space before a digit in one piece (SmolLM).
+    """
+    steps = pre.get("pretokenizers", [pre])
+    if not steps or steps[-1].get("type") != "ByteLevel" or not steps[-1].get("use_regex", True):
+        return None
+    if any(step.get("add_prefix_space") for step in steps):
+        return None
+    match steps[:-1]:
+        case []:
+            return r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+        case [{"type": "Digits", "individual_digits": True}]:
+            return r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++|\p{N}| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?=\p{N})|\s+(?!\S)|\s"
+        case _:
+            return None
 
 
 def byte_letters() -> dict[int, str]:

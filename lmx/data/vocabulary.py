@@ -8,17 +8,19 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lmx.config import DataError, TokenizerConfig, nearest
-from lmx.data.hub import cause
+from lmx.data.client import cause, downloads, offline, quiet, remove_damaged, watched
 from lmx.data.tokenizers import TOKENIZER, ByteTokenizer, SubwordTokenizer, Tokenizer, specials_of
 
 Say = Callable[[str], None]
 CONFIG = "tokenizer_config.json"
 # a BPE sees this much of the train split: more hardly changes its merges, and memory stays bounded
 SAMPLE_BYTES = 64 * 2**20
+ROUNDS = 2  # a file that arrived damaged is fetched once more
 
 
 def stamp(config: TokenizerConfig) -> dict[str, Any]:
@@ -46,17 +48,19 @@ def stamp(config: TokenizerConfig) -> dict[str, Any]:
     return {"kind": "pretrained", "files": [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]}
 
 
-def obtain(config: TokenizerConfig, sample: Sequence[str], cache: Path, say: Say) -> Tokenizer:
+def obtain(
+    config: TokenizerConfig, sample: Sequence[str], cache: Path, say: Say, seconds: float = 30.0
+) -> Tokenizer:
     """Return the tokenizer of a configuration; a BPE is trained on `sample`, once for it and the settings.
 
-    Raises DataError when a pretrained one cannot be had.
+    Raises DataError when a pretrained one cannot be had; from the Hub, after `seconds` without an answer.
     """
     if config.kind == "byte":
         return ByteTokenizer()
     if config.kind == "bpe":
         return _trained(config, sample, cache, say)
     folder = _local_folder(config)
-    return _from_folder(folder) if folder is not None else _from_hub(config)
+    return _from_folder(folder) if folder is not None else _from_hub(config, seconds)
 
 
 def _trained(config: TokenizerConfig, sample: Sequence[str], cache: Path, say: Say) -> Tokenizer:
@@ -136,28 +140,53 @@ def _from_folder(folder: Path) -> Tokenizer:
         raise DataError(f"tokenizer.path: {file} cannot be used: {error}") from error
 
 
-def _from_hub(config: TokenizerConfig) -> Tokenizer:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
+def _from_hub(config: TokenizerConfig, seconds: float) -> Tokenizer:
+    """Take what was fetched before; else fetch it, and what arrives damaged once more."""
     assert config.path is not None
+    quiet()
     try:
-        try:
-            file = hf_hub_download(config.path, TOKENIZER, revision=config.revision)
-        except EntryNotFoundError:
-            return _converted(config.path, config.revision)
-        try:
-            settings = _config(Path(hf_hub_download(config.path, CONFIG, revision=config.revision)))
-        except EntryNotFoundError:
-            settings = {}
-        return _from_texts(Path(file).read_text(encoding="utf-8"), settings)
+        for _ in range(ROUNDS):
+            found = watched(lambda: _fetched(config, seconds), seconds)
+            damaged = remove_damaged(downloads("models", config.path))
+            if not damaged:
+                return _converted(config.path, config.revision) if found is None else _from_texts(*found)
     except DataError:
         raise
     except Exception as error:  # whatever the client raises becomes one line
-        raise DataError(
-            f"tokenizer.path: {config.path} cannot be fetched: {cause(error)}; "
-            "allowed: a name on the Hub (with network, once), or a folder with tokenizer.json"
-        ) from error
+        remove_damaged(downloads("models", config.path))
+        reason = cause(error, "tokenizer", seconds)
+    else:
+        reason = f"what arrived is damaged, {ROUNDS} times: {', '.join(damaged)}"
+    off = " (HF_HUB_OFFLINE is set)" if offline() else ""
+    raise DataError(
+        f"tokenizer.path: {config.path} cannot be read: {reason}{off}; allowed: a name on the Hub "
+        "(with network, once), or a folder with tokenizer.json"
+    )
+
+
+def _fetched(config: TokenizerConfig, seconds: float) -> tuple[str, dict[str, Any]] | None:
+    """Return tokenizer.json and its settings; None where the repository has no tokenizer.json."""
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    def get(name: str, local: bool) -> Path:
+        file = hf_hub_download(config.path or "", name, revision=config.revision, local_files_only=local)
+        return Path(file)
+
+    try:
+        file = get(TOKENIZER, local=True)
+    except LocalEntryNotFoundError:
+        if offline():
+            raise
+        # asked once, without the client's retries
+        HfApi().model_info(config.path or "", revision=config.revision, timeout=seconds)
+        try:
+            file = get(TOKENIZER, local=False)
+        except EntryNotFoundError:
+            return None
+        with suppress(EntryNotFoundError):
+            get(CONFIG, local=False)
+    return file.read_text(encoding="utf-8"), _config(file.with_name(CONFIG))
 
 
 def _converted(name: str, revision: str | None) -> Tokenizer:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
 
-from lmx.data.layout import FILLER, IGNORE, Arrays, Layout
+from lmx.config import DataConfig, DataError
+from lmx.data.layout import FILLER, IGNORE, Arrays, Chosen, Layout
 from lmx.data.store import StoredSplit
 
-__all__ = ["FILLER", "IGNORE", "Windows"]
+__all__ = ["FILLER", "IGNORE", "Windows", "hold_out"]
 
 COUNTED_AT_ONCE = 4096  # windows
+HOLDOUT_SEED = 0  # one choice for every run, whatever its seed: they are evaluated on the same windows
 
 
 class Windows:
@@ -49,7 +52,7 @@ class Windows:
     @cached_property
     def targets(self) -> int:
         """How many targets of the split count."""
-        return int(self.target_counts(np.arange(len(self))).sum())
+        return sum(int(self.target_counts(indices).sum()) for indices in self._parts())
 
     @cached_property
     def scored_bytes(self) -> int:
@@ -68,8 +71,7 @@ class Windows:
     def _scored_share(self) -> float:
         """Share of the split's bytes that the counted targets stand for; above 1 where some count twice."""
         scored = total = 0
-        for start in range(0, len(self), COUNTED_AT_ONCE):
-            indices = np.arange(start, min(start + COUNTED_AT_ONCE, len(self)))
+        for indices in self._parts():
             targets = self.layout.gather(indices)["targets"]
             scored += int(self._token_bytes[targets[targets != IGNORE]].sum())
         step = COUNTED_AT_ONCE * self.length
@@ -78,8 +80,41 @@ class Windows:
             total += int(self._token_bytes[self.split.take(slice(start, stop))].sum())
         return scored / total if total else 0.0
 
+    def _parts(self) -> Iterator[np.ndarray]:
+        """Yield the indices of all windows, some thousands at a time: there may be many millions."""
+        for start in range(0, len(self), COUNTED_AT_ONCE):
+            yield np.arange(start, min(start + COUNTED_AT_ONCE, len(self)))
+
     @property
     def floor_bits_per_byte(self) -> float | None:
         """Entropy of the text itself, where the corpus knows it: no model of it can be better on average."""
         bits = self.split.facts["floor_bits"]
         return None if bits is None else bits / self.split.facts["bytes"]
+
+    def whole_batches(self, size: int) -> Windows:
+        """Return what fills whole windows and whole batches of `size`; the rest of the split is left out."""
+        count = len(self)
+        if count and self.target_counts(np.array([count - 1]))[0] < self.length:
+            count -= 1
+        return self.chosen(np.arange(count - count % size))
+
+    def chosen(self, indices: np.ndarray) -> Windows:
+        """Return some windows of the split, (N,) → N windows, in that order."""
+        return Windows(self.split, Chosen(self.layout, indices), self.length, self._token_bytes)
+
+
+def hold_out(train: Windows, data: DataConfig) -> dict[str, Windows]:
+    """Return train and validation from the windows of a split that has no validation beside it.
+
+    `data.holdout=windows` draws a share of them at random; `none` takes the train split itself. Either way
+    what is evaluated was trained on, in part or in full. Raises DataError when nothing is left to train on.
+    """
+    from lmx.data.sampler import permutation  # with torch, which asking for facts does without
+
+    if data.holdout == "none":
+        return {"train": train, "validation": train}
+    held = max(1, round(data.validation_fraction * len(train)))
+    if held == len(train):
+        raise DataError(f"{data.name}: data.holdout=windows needs two windows, the train split gives {held}")
+    order = permutation(HOLDOUT_SEED, 0, len(train))
+    return {"train": train.chosen(np.sort(order[held:])), "validation": train.chosen(np.sort(order[:held]))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lmx.config import ModelConfig
+from lmx.config import Experiment, ModelConfig
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,12 @@ def flops_per_token(model: ModelConfig, sequence_length: int) -> FlopCounts:
     scores = model.num_layers * model.num_heads * model.resolved_head_dim * sequence_length
     forward = 2.0 * (matrices + head) + 4.0 * scores
     return FlopCounts(forward, 3 * forward)
+
+
+def training_flops(experiment: Experiment) -> float:
+    """FLOPs of training on a token: forward and backward for each gradient that an update takes."""
+    per_gradient = flops_per_token(experiment.model, experiment.data.sequence_length).training
+    return per_gradient * experiment.passes
 
 
 def _vocab_size(model: ModelConfig) -> int:

@@ -64,6 +64,13 @@ def memory_estimate(
     )
 
 
+def checkpoint_bytes(model: ModelConfig, optimizer: OptimizerConfig) -> tuple[int, int]:
+    """Return the size in bytes of weights with their optimizer state, and of weights alone."""
+    counts = parameter_counts(model)
+    weights = FP32 * counts.total
+    return weights + FP32 * _state_numbers(optimizer, counts), weights
+
+
 def _saved_in_block(model: ModelConfig, sequence_length: int, half: bool, scores_kept: bool) -> int:
     """Bytes that one block saves a token."""
     size = 2 if half else FP32
@@ -77,10 +84,11 @@ def _saved_in_block(model: ModelConfig, sequence_length: int, half: bool, scores
 
 
 def _state_numbers(config: OptimizerConfig, counts: ParameterCounts) -> int:
+    unmoved = counts.total if config.sharpness_rho else 0  # kept while the weights are moved
     if config.rest is None:
-        return _state_of(config.update) * counts.total
+        return _state_of(config.update) * counts.total + unmoved
     rest = counts.total - counts.hidden_matrices
-    return _state_of(config.update) * counts.hidden_matrices + _state_of(config.rest) * rest
+    return _state_of(config.update) * counts.hidden_matrices + _state_of(config.rest) * rest + unmoved
 
 
 def _state_of(entry: dict[str, Any]) -> int:

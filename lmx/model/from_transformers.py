@@ -13,49 +13,40 @@ from lmx.config import CheckpointError, ModelConfig
 from lmx.model.decoder import Decoder
 from lmx.model.families import GPT2, Family, config_from_theirs, family_of, parameter_names, split_gpt2
 
-FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
 # buffers that older versions saved beside the weights: masks, their fill value, rotary frequencies
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 
 
-def config_from_transformers(source: str, revision: str | None = None) -> ModelConfig:
-    """Return the configuration of the checkpoint at `source`: a folder or the hub's name of one.
+def config_from_transformers(source: str | Path) -> ModelConfig:
+    """Return the configuration of the checkpoint in the folder `source`.
 
     Raises CheckpointError where it is missing, unreadable, or cannot be represented exactly.
     """
-    return config_from_theirs(_read_json(_folder(source, revision) / "config.json"), source)
+    return config_from_theirs(_read_json(_folder(source) / "config.json"), str(source))
 
 
-def from_transformers(source: str, revision: str | None = None) -> Decoder:
-    """Return a decoder in fp32 with the configuration and the weights of the checkpoint at `source`.
+def from_transformers(source: str | Path) -> Decoder:
+    """Return a decoder in fp32 with configuration and weights of the checkpoint in the folder `source`.
 
     Raises CheckpointError where the checkpoint is missing, unreadable or a pickle, where a setting cannot
     be represented exactly, and where a tensor is missing, left over or of another shape.
     """
-    folder = _folder(source, revision)
+    folder, name = _folder(source), str(source)
     theirs = _read_json(folder / "config.json")
-    config = config_from_theirs(theirs, source)
+    config = config_from_theirs(theirs, name)
     with torch.device("meta"):
         model = Decoder(config)
-    state = _translated(_read_tensors(folder, source), family_of(theirs, source), config, source)
-    _check(model, state, source)
+    state = _translated(_read_tensors(folder, name), family_of(theirs, name), config, name)
+    _check(model, state, name)
     model.load_state_dict(state, assign=True)
     return model
 
 
-def _folder(source: str, revision: str | None) -> Path:
+def _folder(source: str | Path) -> Path:
     folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
+    if not folder.is_dir():
         raise CheckpointError(f"{source}: no such folder")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=list(FILES)))
-    except Exception as error:  # the client raises many kinds; the cause is kept and named
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{source}: neither a folder nor to be had from the hub: {cause}") from error
+    return folder
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,23 @@ def to_transformers(model: Decoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return theirs, tensors
 
 
-def save_transformers(model: Decoder, folder: Path) -> None:
-    """Write `config.json` and `model.safetensors` into `folder`, which is made where it is missing.
+def save_transformers(
+    model: Decoder, folder: Path, special_ids: Mapping[str, int | None] | None = None
+) -> dict[str, Any]:
+    """Write `config.json` and `model.safetensors` into `folder`, made where it is missing; return the former.
+
+    `special_ids` names the tokenizer's: bos_token_id, eos_token_id, pad_token_id.
 
     Raises ConfigError, before anything is written, where no family is exactly `model`.
     """
     from safetensors.torch import save_file
 
     theirs, tensors = to_transformers(model)
+    theirs |= special_ids or {}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     text = json.dumps(theirs, indent=2, sort_keys=True) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    # which it makes readable for its owner alone
+    (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
+    return theirs

@@ -51,6 +51,6 @@ def build_objective(config: ObjectiveConfig, model: ModelConfig) -> Objective:
     A mix with `alpha` 0 is plain cross-entropy, at its cost: its cosine distance is then not measured.
     """
     mix = None
-    if config.kind == "cosine_mix" and config.alpha > 0:
+    if config.mixes:
         mix = CosineMix(config.alpha, config.temperature, config.top_k)
     return FusedObjective(Settings(softcap=model.logit_softcap, mix=mix))

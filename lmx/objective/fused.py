@@ -80,7 +80,7 @@ def fused_objective(
         tied=tied,
     )
     table = None if tied or settings.mix is None else embedding
-    loss, sums = _Fused.apply(hidden, weight, bias, table, call)
+    loss, sums, token_nats = _Fused.apply(hidden, weight, bias, table, call)
     nats, entropy, correct, top5, confidence, tokens, cosine = sums.unbind()
     return TokenSums(
         loss=loss,
@@ -90,6 +90,7 @@ def fused_objective(
         correct_top5=top5,
         confidence=confidence,
         tokens=tokens,
+        token_nats=token_nats,
         cosine=None if settings.mix is None else cosine,
     )
 
@@ -108,18 +109,18 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, embedding: Tensor | None, call: _Call
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         needed = tuple(call.differentiate and need for need in ctx.needs_input_grad[:4])
         # the dtypes below are chosen one by one; autocast would lower some of the exact ones
         with torch.autocast(hidden.device.type, enabled=False):
-            loss, sums, gradients = _compute((hidden, weight, bias, embedding), call, needed)
+            loss, sums, token_nats, gradients = _compute((hidden, weight, bias, embedding), call, needed)
         ctx.save_for_backward(*gradients)
-        ctx.mark_non_differentiable(sums)
-        return loss, sums
+        ctx.mark_non_differentiable(sums, token_nats)
+        return loss, sums, token_nats
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor, grad_sums: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
         # one is what loss.backward() sends; on a GPU, looking would mean waiting for it
         if grad_loss.device.type != "cpu" or grad_loss.item() != 1.0:
@@ -129,8 +130,8 @@ class _Fused(torch.autograd.Function):
 
 def _compute(
     inputs: tuple[Tensor, Tensor, Tensor | None, Tensor | None], call: _Call, needed: tuple[bool, ...]
-) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
-    """Return the loss, the other sums stacked as TokenSums has them, and the gradients of the inputs."""
+) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor | None, ...]]:
+    """Return the loss, the other sums stacked as TokenSums has them, each token's nats, and the gradients."""
     hidden, weight, bias, _ = inputs
     exact = torch.promote_types(call.dtype, torch.float32)
     head = Head(
@@ -150,6 +151,7 @@ def _compute(
         row_weight = call.token_weight.to(exact).where(valid, 0)
     loss = torch.zeros((), dtype=torch.float64, device=hidden.device)
     sums = torch.zeros(7, dtype=torch.float64, device=hidden.device)
+    token_nats = torch.zeros(len(hidden), dtype=exact, device=hidden.device)
     for rows, columns, keep in _chunks(call, hidden, len(weight), gradients.any):
         softmax = softmax_rows(
             head,
@@ -161,13 +163,14 @@ def _compute(
             rank=call.details,
         )
         objective, cosine = softmax.nats, None
+        token_nats[rows] = objective.where(valid[rows], 0)
         if keep is not None:
             exact_hidden, weights = hidden[rows].to(exact), row_weight[rows] * early
             chunk = Chunk(rows, exact_hidden, targets[rows], weights, softmax, keep)
             objective, cosine = _differentiate(inputs, call, head, chunk, columns, gradients)
         loss += (objective * row_weight[rows]).where(valid[rows], 0).sum(dtype=torch.float64)
         sums += softmax.sums(valid[rows], cosine)
-    return (loss * call.scale).to(exact), sums, gradients.finish(late)
+    return (loss * call.scale).to(exact), sums, token_nats, gradients.finish(late)
 
 
 def _cast(tensor: Tensor, name: str, call: _Call) -> Tensor:
@@ -205,8 +208,11 @@ def _differentiate(
         gradients.add_cross_entropy(chunk, None if head.softcap is None else head.slope(softmax.target))
         return softmax.nats, None
     table = weight if embedding is None else embedding
-    products_table = head.weight if call.tied else _cast(table, "embedding", call)
-    part = CosineRows(mix, chunk, head, products_table, columns)
+    if mix.chooses(len(table)):
+        rows_table = table.detach().to(head.exact)
+    else:
+        rows_table = head.weight if call.tied else _cast(table, "embedding", call)
+    part = CosineRows(mix, chunk, head, rows_table, columns)
     cosine = part.distance(table.index_select(0, chunk.targets).to(head.exact))
     if gradients.any:
         part.differentiate(gradients)

@@ -85,11 +85,15 @@ class Gradients:
             self._bias.add_(torch.mm(factor.to(dtype)[None], chunk.keep)[0])
             self._bias.index_add_(0, chunk.targets, -apart)
 
-    def add_embedding(self, p: Tensor, d_expected: Tensor, targets: Tensor, d_true: Tensor) -> None:
-        """Add the embedding's gradient from μ = p · E, (R, V) · (V, C), and from E[target], (R, C)."""
+    def add_embedding(self, p: Tensor, d_expected: Tensor) -> None:
+        """Add the embedding's gradient from μ = p · E, (R, V) · (V, C)."""
         if self._embedding is not None:
             self._accumulate(self._embedding, p, d_expected, fresh=False)
-            self._embedding.index_add_(0, targets, d_true)
+
+    def add_embedding_rows(self, ids: Tensor, d_rows: Tensor) -> None:
+        """Add the gradients of E[ids], (N, C) for (N,)."""
+        if self._embedding is not None:
+            self._embedding.index_add_(0, ids, d_rows)
 
     def finish(self, scale: float | Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the four inputs, times `scale`, in their dtypes."""

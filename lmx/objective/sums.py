@@ -15,9 +15,9 @@ IGNORE_INDEX = -100
 class TokenSums:
     """Sums over the valid targets of one micro-batch; divide by `tokens` once all of them are added up.
 
-    All are 0-dim tensors on the device of the hidden states. `loss` carries the gradient and is float32
-    (float64 for float64 inputs); the others are detached and float64, so that counts stay exact and a whole
-    split can be added up.
+    All but `token_nats` are 0-dim tensors on the device of the hidden states. `loss` carries the gradient and
+    is float32 (float64 for float64 inputs); the others are detached and float64, so that counts stay exact
+    and a whole split can be added up.
     """
 
     loss: Tensor
@@ -34,6 +34,8 @@ class TokenSums:
     """Probability of the likeliest token."""
     tokens: Tensor
     """Number of valid targets."""
+    token_nats: Tensor
+    """Cross-entropy of each target, (N,), detached; 0 where nothing is to be predicted."""
     cosine: Tensor | None = None
     """1 − cos between the expected and the true embedding; None where the objective has no such part."""
 

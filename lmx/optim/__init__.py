@@ -9,8 +9,19 @@ if TYPE_CHECKING:
     from lmx.optim.lion import Lion
     from lmx.optim.muon import Muon
     from lmx.optim.paired import PairedOptimizer
+    from lmx.optim.rmsuon import AdaMuon, AdaRMSuon, RMSuon
+    from lmx.optim.sharpness import Sharpness
 
-_NEEDS_TORCH = {"build_optimizer": "build", "Lion": "lion", "Muon": "muon", "PairedOptimizer": "paired"}
+_NEEDS_TORCH = {
+    "AdaMuon": "rmsuon",
+    "AdaRMSuon": "rmsuon",
+    "Lion": "lion",
+    "Muon": "muon",
+    "PairedOptimizer": "paired",
+    "RMSuon": "rmsuon",
+    "Sharpness": "sharpness",
+    "build_optimizer": "build",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -23,9 +34,13 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "AdaMuon",
+    "AdaRMSuon",
     "Lion",
     "Muon",
     "PairedOptimizer",
+    "RMSuon",
+    "Sharpness",
     "build_optimizer",
     "lr_multiplier",
     "schedule_problems",

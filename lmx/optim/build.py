@@ -17,6 +17,7 @@ from lmx.optim.groups import Named, parameter_groups, role, trainable
 from lmx.optim.muon import Muon
 from lmx.optim.options import check_options, fits
 from lmx.optim.paired import PairedOptimizer
+from lmx.optim.rmsuon import OrthogonalAdam
 
 Multiplier = Callable[[str], float]
 
@@ -79,7 +80,8 @@ def _build(
     options = check_options(key, target, kind, options)
     multiplier = None if issubclass(kind, Muon) else multiplier
     groups = parameter_groups(parameters, lr, decay, config.decay, multiplier)
-    if kind is torch.optim.SGD and any(group["base_lr"] != lr for group in groups):
+    unknown = issubclass(kind, torch.optim.SGD | OrthogonalAdam)  # how their rates go with the width
+    if unknown and any(group["base_lr"] != lr for group in groups):
         raise ConfigError(
             f"{key}._target_: got {target} with muP's rates, which are Adam's; allowed: AdamW, Muon …"
         )

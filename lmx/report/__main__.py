@@ -11,16 +11,18 @@ from pathlib import Path
 
 from lmx.config.door import Parser, guarded
 from lmx.config.errors import LmxError
-from lmx.runs import RunFolder, find_runs, is_run, read_run
+from lmx.runs import RunFolder, find_runs, is_run, is_study, read_run
 
 DESCRIPTION = """\
 Render reports from the records of runs. One run: its report.md and plots are written again.
-Several runs, or a folder that holds several: a report that compares them is written."""
+Several runs, or a folder that holds several: a report that compares them is written.
+A study's folder: its report is written again."""
 EXAMPLES = """\
 examples:
   python -m lmx.report outputs/storyworld_tiny/2025-01-31_12-00-00_1a2b3c
   python -m lmx.report outputs/storyworld_tiny                 # compare all runs in it
-  python -m lmx.report RUN RUN --out outputs/comparisons/mine"""
+  python -m lmx.report RUN RUN --out outputs/comparisons/mine
+  python -m lmx.report --scaling outputs/sizes                 # predict the next size"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Render what the arguments ask for."""
     try:
+        if arguments.scaling:
+            return _render_scaling(_runs(arguments.run), arguments.out)
+        if len(arguments.run) == 1 and is_study(Path(arguments.run[0]).expanduser()):
+            return _render_study(Path(arguments.run[0]).expanduser(), arguments.out)
         return _render(_runs(arguments.run), arguments.out)
     except OSError as error:
         raise LmxError(f"{error.filename}: {error.strerror}") from error
@@ -45,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("run", nargs="+", metavar="RUN", help="a run folder, or a folder that holds some")
     parser.add_argument("--out", metavar="DIR", help="where a comparison goes (OUTPUTS/comparisons/TIME)")
+    parser.add_argument(
+        "--scaling", action="store_true", help="fit L(N, D) = E + A / N^α + B / D^β to the runs' losses"
+    )
     return parser
 
 
@@ -58,8 +67,26 @@ def _render(folders: list[Path], out: str | None) -> int:
         print(final_table(read_run(folders[0])))
     else:
         path = render_comparison(folders, out or _comparison_folder(folders))
-        print(comparison_table([read_run(folder) for folder in folders]))
+        print(comparison_table(path.parent))
     print(f"\n{path}")
+    return 0
+
+
+def _render_study(folder: Path, out: str | None) -> int:
+    from lmx.report import comparison_table, render_study
+
+    if out is not None:
+        raise LmxError("--out: has no effect with a study, whose report stands in its own folder")
+    path = render_study(folder)
+    print(f"{comparison_table(folder)}\n\n{path}")
+    return 0
+
+
+def _render_scaling(folders: list[Path], out: str | None) -> int:
+    from lmx.report.scaling import render_scaling
+
+    path = render_scaling(folders, Path(out or _comparison_folder(folders)))
+    print(f"{path.read_text()}\n{path}")
     return 0
 
 

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from lmx.runs import Run
 
 Record = dict[str, Any]
@@ -71,6 +74,16 @@ def exp_mean(key: str) -> Read:
     return read
 
 
+def total(key: str) -> Read:
+    """Sum over the records of the interval."""
+
+    def read(interval: Interval) -> float | None:
+        values = [line[key] for line in interval.train if line.get(key) is not None]
+        return sum(values) if values else None
+
+    return read
+
+
 def last(key: str) -> Read:
     """The last recorded value of the interval."""
     return lambda interval: next(
@@ -100,18 +113,23 @@ COLUMNS: tuple[Column, ...] = (
     Column("Task", lambda interval: interval.task),
     Column("Step", lambda interval: interval.step, ","),
     _train("Train Loss", "loss", ".4f", NATS, better="low", read=mean("train/loss", "_tokens")),
+    _train("Train L_cos", "cosine", ".4f", "1 − cos", better="low", read=mean("train/cosine", "_tokens")),
     _train("LR", "lr", ".2e", read=last("train/lr")),
     _train("PI", "pi", ".3g", better="high", read=exp_mean("train/log_pi")),
     _train("log PI", "log_pi", ".4f", better="high"),
     _train("Eff. Gamma", "effective_gamma", ".4f"),
     _train("Entropy", "entropy", ".4f", NATS),
     _train("Grad Norm", "grad_norm", ".4f"),
+    _train("Grad Norm CE", "grad_norm_cross_entropy", ".4f"),
+    _train("Grad Norm L_cos", "grad_norm_cosine", ".4f"),
+    _train("Skipped Updates", "skipped", ".0f", read=total("train/skipped")),
     _train("Train Accuracy", "accuracy", ".4f", better="high", over_time=False),
     Column("Epoch Time (s)", lambda interval: interval.seconds if interval.whole_epoch else None, ".1f"),
     Column("Time (s)", lambda interval: None if interval.whole_epoch else interval.seconds, ".1f"),
     Column("Peak GPU Mem (MiB)", last("memory/peak_allocated_mib"), ",.1f"),
     Column("Peak RSS (MiB)", last("memory/peak_rss_mib"), ",.1f"),
     _val("Eval Loss", "loss", ".4f", NATS, better="low"),
+    _val("Eval L_cos", "cosine", ".4f", "1 − cos", better="low"),
     _val("Eval Perplexity", "perplexity", ",.2f", "per token", better="low"),
     _val("Eval Bits/Byte", "bits_per_byte", ".4f", BITS, better="low"),
     _val("Excess over Floor", "excess_bits_per_byte", ".4f", BITS, better="low", over_time=False),
@@ -143,7 +161,7 @@ def extremes(run: Run) -> list[Extreme]:
         steps, values = run.series(column.key)
         if not len(steps):
             continue
-        best = best_index(values.tolist(), column.better)
+        best = best_index(values, column.better)
         found.append(
             Extreme(
                 column,
@@ -156,12 +174,12 @@ def extremes(run: Run) -> list[Extreme]:
     return found
 
 
-def best_index(values: list[float], better: Literal["low", "high"] | None) -> int | None:
+def best_index(values: ArrayLike, better: Literal["low", "high"] | None) -> int | None:
     """Index of the first best value by its own direction; NaN is never best."""
-    known = [index for index, value in enumerate(values) if not math.isnan(value)]
-    if better is None or not known:
+    array = np.asarray(values, dtype=np.float64)
+    if better is None or np.isnan(array).all():
         return None
-    return (min if better == "low" else max)(known, key=lambda index: values[index])
+    return int(np.nanargmin(array) if better == "low" else np.nanargmax(array))
 
 
 def intervals(run: Run) -> list[Interval]:

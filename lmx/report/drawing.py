@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Series = tuple[np.ndarray, np.ndarray]  # steps (N,), values (N,)
 Drawing = tuple[str, str, Callable[[], "Figure | None"]]  # file name, what it shows, how it is drawn
 
+POINTS = 1000  # stretches of a curve that are drawn, each as its lowest and highest value
 # Okabe and Ito's palette: told apart by colour-blind readers too
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
 TRAIN, VALIDATION, REFERENCE = CYCLE[0], CYCLE[1], CYCLE[6]
@@ -37,13 +38,14 @@ STYLE: dict[Any, Any] = {
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
-    "savefig.dpi": 110,
+    "figure.dpi": 110,
 }
 
 
 def save_drawings(folder: Path, drawings: Sequence[Drawing]) -> list[tuple[Path, str]]:
     """Draw each figure that there are records for into `folder`; return (file, what it shows)."""
     import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     saved = []
     with matplotlib.rc_context(STYLE):
@@ -51,7 +53,8 @@ def save_drawings(folder: Path, drawings: Sequence[Drawing]) -> list[tuple[Path,
             figure = draw()
             if figure is not None:
                 buffer = io.BytesIO()
-                figure.savefig(buffer, format="png")
+                # straight to the canvas: `savefig` would lay out and draw everything twice
+                FigureCanvasAgg(figure).print_png(buffer, pil_kwargs={"compress_level": 4})
                 saved.append((write_atomic(folder / f"{name}.png", buffer.getvalue()), text))
     return saved
 
@@ -83,6 +86,20 @@ def smoothed(values: np.ndarray) -> np.ndarray:
     return (sums[index + after + 1] - sums[index - before]) / (before + after + 1)
 
 
+def thinned(series: Series) -> Series:
+    """Keep the lowest and the highest of every few values, where there are more than a figure has pixels."""
+    steps, values = series
+    size = len(values) // POINTS
+    if size < 4:
+        return series
+    whole = len(values) // size * size
+    bins = values[:whole].reshape(-1, size)
+    starts = np.arange(0, whole, size)
+    kept = np.concatenate([starts + bins.argmin(1), starts + bins.argmax(1), [len(values) - 1]])
+    kept = np.unique(kept)
+    return steps[kept], values[kept]
+
+
 def curve(axes: Axes, series: Series, *, smooth: bool = True) -> None:
     """Draw what was recorded while training; where it is noisy, in pale and with its moving mean over it."""
     steps, values = series
@@ -90,8 +107,8 @@ def curve(axes: Axes, series: Series, *, smooth: bool = True) -> None:
         return
     line = smoothed(values) if smooth else values
     if line is not values:
-        axes.plot(steps, values, color=TRAIN, alpha=0.25, linewidth=0.8)
-    axes.plot(steps, line, color=TRAIN, linewidth=1.6, label="train")
+        axes.plot(*thinned((steps, values)), color=TRAIN, alpha=0.25, linewidth=0.8)
+    axes.plot(*thinned((steps, line)), color=TRAIN, linewidth=1.6, label="train")
 
 
 def points(axes: Axes, series: Series, **style: Any) -> None:
@@ -101,29 +118,57 @@ def points(axes: Axes, series: Series, **style: Any) -> None:
         axes.plot(*series, linewidth=1.4, **style)
 
 
-def reference(axes: Axes, value: float | None, name: str) -> None:
-    """Draw a dashed line across at `value`, which its label gives."""
+def reference(axes: Axes, value: float | None, text: str) -> None:
+    """Draw a dashed line across at `value` with `text` on it."""
     if value is not None:
-        axes.axhline(value, color=REFERENCE, linestyle="--", linewidth=1.2, label=f"{name} {value:.4f}")
+        axes.axhline(value, color=REFERENCE, linestyle="--", linewidth=1.2)
+        place: dict[str, Any] = {
+            "transform": axes.get_yaxis_transform(),
+            "ha": "right",
+            "va": "bottom",
+            "fontsize": 9,
+        }
+        axes.text(0.99, value, text, color=REFERENCE, **place)
 
 
-def decorate(axes: Axes, title: str, unit: str, values: np.ndarray | None = None) -> None:
+def mark(axes: Axes, x: float, y: float, text: str) -> None:
+    """Ring one point and write `text` below it, to the side where there is more room."""
+    axes.plot([x], [y], marker="o", markersize=10, markerfacecolor="none", color=VALIDATION)
+    low, high = axes.get_xlim()
+    side = "right" if x > (low + high) / 2 else "left"
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
+    style: dict[str, Any] = {"fontsize": 9, "color": VALIDATION, "ha": side, "va": "top", "bbox": box}
+    axes.annotate(text, (x, y), xytext=(0, -9), textcoords="offset points", **style)
+    bottom, top = axes.get_ylim()
+    if axes.get_yscale() == "linear":  # room for the text
+        axes.set_ylim(min(bottom, y - 0.12 * (top - bottom)), top)
+
+
+def decorate(
+    axes: Axes, title: str, unit: str, values: np.ndarray | None = None, budget: str = "step"
+) -> None:
     """Name title and axes; where `values` are given and span a factor of 3, make the scale logarithmic."""
     from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, NullLocator
 
     axes.set_title(title)
-    axes.set_xlabel("step")
+    axes.set_xlabel(budget)
     axes.set_ylabel(unit)
     axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    whole_numbers = axes.get_xlim()[1] >= 10
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=whole_numbers))
     if axes.get_xlim()[1] >= 10_000:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    if values is not None and len(values) and 0 < 3 * values.min() <= values.max():
+    if values is not None and spans_decades(values):
         axes.set_yscale("log")
-        axes.set_ylabel(f"{unit} (log scale)")
+        axes.set_ylabel(f"{unit} (log scale)" if unit else "")
         axes.set_yticks(log_ticks(float(values.min()), float(values.max())))
         axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_label(value)))
+
+
+def spans_decades(values: np.ndarray) -> bool:
+    """Whether values, all positive, span a factor of 3, so that a logarithmic scale shows more."""
+    return len(values) > 0 and bool(0 < 3 * values.min() <= values.max())
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -146,5 +191,11 @@ def span(values: np.ndarray) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _tick(value: float) -> str:
-    return f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:.6g}"
+def tick_label(value: float) -> str:
+    """A number at an axis: ``0.35``, ``8k``, ``3e-5``."""
+    if abs(value) >= 1000:
+        return f"{value / 1000:.6g}k" if abs(value) < 1e6 else f"{value / 1e6:.6g}M"
+    if 0 < abs(value) < 1e-3:
+        mantissa, _, exponent = f"{value:.3e}".partition("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:.6g}"

@@ -110,6 +110,20 @@ def corpus_tokens(run: Run) -> int | None:
     return (splits.get("train") or {}).get("tokens")
 
 
+def overlaps(run: Run) -> list[tuple[str, int, str]]:
+    """Return (split, words in a sequence, how many of its sequences the train split holds), as recorded."""
+    rows = []
+    for split, sizes in ((run.identity.get("data") or {}).get("overlap") or {}).items():
+        for name, seen in (sizes or {}).items():
+            shared, sequences = seen.get("shared"), seen.get("sequences")
+            if shared is None or not sequences:
+                continue
+            sample = " sampled" if seen.get("sampled") else ""
+            text = f"{100 * shared / sequences:.2f} % ({shared:,} of {sequences:,}{sample})"
+            rows.append((split, int(name.split("_")[0]), text))
+    return rows
+
+
 def settings(run: Run) -> list[tuple[str, str]]:
     """Return (group, what is set): its name and the values that differ from the defaults of its schema."""
     rows = []

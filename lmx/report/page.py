@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lmx.measure import chinchilla, distinct_n
-from lmx.report.columns import COLUMNS, Column, Interval, best_index, extremes, intervals
-from lmx.report.facts import Facts, corpus_tokens, facts, setting, settings, verdict
+from lmx.audit import Finding, audit_run, findings_markdown
+from lmx.audit.finding import counted
+from lmx.measure import Chinchilla, chinchilla, distinct_n
+from lmx.report.columns import COLUMNS, Column, Interval, Record, best_index, extremes, intervals
+from lmx.report.facts import Facts, corpus_tokens, facts, overlaps, setting, settings, verdict
 from lmx.report.plots import plot_run
 from lmx.report.text import MISSING, amount, code_block, duration, markdown_table, show
 from lmx.runs import Run, read_run, write_atomic
@@ -25,17 +28,79 @@ def render_run(folder: str | Path) -> Path:
     """
     run = read_run(folder)
     plots = [(Path(os.path.relpath(path, run.path)).as_posix(), text) for path, text in plot_run(run)]
-    totals = facts(run)
-    parts = [f"# {run.name}", f"**{verdict(run)}**", *_problems(run), *_best_and_final(run)]
+    totals, findings = facts(run), audit_run(run)
+    parts = [f"# {run.name}", f"**{verdict(run)}**", *_problems(run), *_glance(run, totals, findings)]
+    if findings:
+        parts += ["## What to know before believing it", findings_markdown(findings).rstrip()]
     parts += [f"![{text}]({path})" for path, text in plots]
-    parts += [*_training_table(run), *_progression(run), *_samples(run)]
-    parts += [*_size(run, totals), *_speed(totals), *_configuration(run), *_environment(run)]
+    parts += [*_best_and_final(run), *_training_table(run), *_progression(run), *_samples(run)]
+    parts += [*_size(run, totals), *_overlap(run), *_speed(totals), *_configuration(run), *_environment(run)]
     return write_atomic(run.folder.report, "\n\n".join(parts) + "\n")
 
 
 def _problems(run: Run) -> Iterator[str]:
     if run.problems:
         yield "What is wrong with this record:\n\n" + "\n".join(f"- {problem}" for problem in run.problems)
+
+
+def _glance(run: Run, totals: Facts, findings: Sequence[Finding]) -> Iterator[str]:
+    """The answer, in a few lines that each have their section below."""
+    account = _account(run, totals)
+    words = next((text for split, size, text in overlaps(run) if (split, size) == ("validation", 13)), "")
+    cost = [
+        f"{duration(totals.train_seconds)} of training" if totals.train_seconds else "",
+        f"{show(totals.tokens_per_second, ',.0f')} tokens/s" if totals.tokens_per_second else "",
+        f"{show(totals.flops, '.3g')} FLOPs" if totals.flops else "",
+        f"{totals.peak_memory:,.0f} MiB {totals.memory_name}" if totals.peak_memory else "",
+    ]
+    rows = [
+        ["Best validation", _validation(run)],
+        ["Model", _model(run)],
+        ["Data", _data(run, totals)],
+        ["D/N", "" if account is None else f"{account.ratio:.3g} tokens a parameter, {account.status}"],
+        ["Validation text in train", words],
+        ["Cost", ", ".join(filter(None, cost))],
+        ["Audit", counted(findings)],
+    ]
+    yield markdown_table(["", ""], [row for row in rows if row[1]], left=2)
+
+
+def _validation(run: Run) -> str:
+    """Every figure of the evaluation with the lowest loss, and the last one's where it is another."""
+    evaluations = run.of_kind("val")
+    losses = [line.get("val/loss") for line in evaluations]
+    best = best_index([float("nan") if loss is None else loss for loss in losses], "low")
+    if best is None:
+        return ""
+    last = f"; {losses[-1]:.4f} at the end" if best != len(losses) - 1 and losses[-1] is not None else ""
+    return f"{_figures(evaluations[best])} at step {evaluations[best]['step']:,}{last}"
+
+
+def _figures(line: Record) -> str:
+    shown = (
+        ("loss", ".4f", "nats/token"),
+        ("perplexity", ",.2f", "perplexity"),
+        ("bits_per_byte", ".4f", "bits/byte"),
+    )
+    known = [(line[f"val/{name}"], spec, unit) for name, spec, unit in shown if f"val/{name}" in line]
+    return ", ".join(f"{show(value, spec)} {unit}" for value, spec, unit in known)
+
+
+def _model(run: Run) -> str:
+    counts = run.identity.get("parameters") or {}
+    if "total" not in counts:
+        return ""
+    name = (run.config.get("model") or {}).get("name", "")
+    inner = counts.get("without_embedding")
+    return f"{name}: {counts['total']:,} parameters" + (f", {inner:,} without embedding" if inner else "")
+
+
+def _data(run: Run, totals: Facts) -> str:
+    if not totals.tokens:
+        return ""
+    name = (run.config.get("data") or {}).get("name", "")
+    passes = "" if totals.epochs is None else f", {totals.epochs:.2f} passes over the train split"
+    return f"{name}: {amount(totals.tokens)} tokens in {totals.step:,} steps{passes}"
 
 
 def _best_and_final(run: Run) -> Iterator[str]:
@@ -63,11 +128,16 @@ def _training_table(run: Run) -> Iterator[str]:
         return
     columns = [column for column in COLUMNS if column.over_time and _has_values(column, rows)]
     kept = thinned(rows, _best_row(rows))
-    table = [[show(column.read(row), column.spec) for column in columns] for row in kept]
+    best = {line["step"] for line, _ in _improvements(run)}
+    table = [[*(show(column.read(row), column.spec) for column in columns), _mark(row, best)] for row in kept]
     yield "## Training"
     left_out = f" {len(kept)} of {len(rows)} rows are shown." if len(kept) < len(rows) else ""
     yield f"Training columns are means since the row before; PI is exp of the mean log PI.{left_out}"
-    yield markdown_table([column.title for column in columns], table, left=2)
+    yield markdown_table([*(column.title for column in columns), "Best so far"], table, left=2)
+
+
+def _mark(row: Interval, best: set[int]) -> str:
+    return "✓" if row.evaluation is not None and row.evaluation["step"] in best else ""
 
 
 def thinned(rows: list[Interval], best: int | None) -> list[Interval]:
@@ -86,25 +156,32 @@ def _best_row(rows: list[Interval]) -> int | None:
     return best_index([float("nan") if loss is None else loss for loss in losses], "low")
 
 
-def _progression(run: Run) -> Iterator[str]:
-    rows, best = [], None
-    evaluations = run.of_kind("val")
-    for line in evaluations:
+def _improvements(run: Run) -> list[tuple[Record, float | None]]:
+    """Return each evaluation whose loss was the lowest so far, and by what share of the one before."""
+    found: list[tuple[Record, float | None]] = []
+    best: float | None = None
+    for line in run.of_kind("val"):
         loss = line.get("val/loss")
-        if loss is None or not loss < (float("inf") if best is None else best):
-            continue
-        gain = "" if best is None else f"{100 * (best - loss) / best:.2f} %"
+        if loss is not None and loss < (math.inf if best is None else best):
+            found.append((line, None if best is None else (best - loss) / best))
+            best = loss
+    return found
+
+
+def _progression(run: Run) -> Iterator[str]:
+    rows = []
+    for line, gain in _improvements(run):
         place = [f"{line['step']:,}", amount(line.get("tokens")), duration(line.get("seconds"))]
         values = [show(line.get(f"val/{key}"), spec) for key, spec in PROGRESSION.items()]
-        rows.append([*place, show(loss, ".4f"), gain, *values])
-        best = loss
+        better = "" if gain is None else f"{100 * gain:.2f} %"
+        rows.append([*place, show(line["val/loss"], ".4f"), better, *values])
     if len(rows) < 2:
         return
     stride = -(-len(rows) // (ROWS // 2))
     kept = [row for index, row in enumerate(rows) if index % stride == 0 or index == len(rows) - 1]
     yield "## Progression"
     left_out = f" {len(kept)} of them are shown." if len(kept) < len(rows) else ""
-    yield f"{len(rows)} of {len(evaluations)} evaluations were the best so far.{left_out}"
+    yield f"{len(rows)} of {len(run.of_kind('val'))} evaluations were the best so far.{left_out}"
     place = ["Step", "Tokens", "Training time", "Eval Loss", "better by"]
     yield markdown_table([*place, "Eval Perplexity", "Bits/Byte", "Excess"], kept, left=0)
 
@@ -140,20 +217,36 @@ def _size(run: Run, totals: Facts) -> Iterator[str]:
     rows.append(["FLOPs of training", show(totals.flops, ".3g")])
     yield "## Size and data"
     yield markdown_table(["", ""], [row for row in rows if row[1] != MISSING])
-    if totals.parameters and totals.tokens:
-        yield _chinchilla(totals.parameters, totals.tokens, corpus)
+    account = _account(run, totals)
+    if account is not None and totals.tokens and totals.parameters:
+        yield "### Tokens for this size, parameters for these tokens"
+        yield (
+            "Chinchilla accounting (20 tokens a parameter): D are the distinct tokens of the **train** split "
+            "that were trained on, N all parameters."
+        )
+        rows = [
+            ["D/N", f"{account.ratio:.3g}, {account.status}"],
+            ["optimal D for these parameters", f"{amount(account.optimal_tokens)} tokens"],
+            ["optimal N for these tokens", f"{amount(account.optimal_parameters)} parameters"],
+            ["tokens a parameter with repetition", f"{totals.tokens / totals.parameters:.3g}"],
+        ]
+        yield markdown_table(["", ""], rows)
 
 
-def _chinchilla(parameters: int, tokens: int, corpus: int | None) -> str:
-    distinct_tokens = min(tokens, corpus) if corpus else tokens
-    account = chinchilla(parameters, distinct_tokens)
-    text = (
-        f"Chinchilla accounting, distinct train tokens D on all parameters N: D/N = {account.ratio:.3g}, "
-        f"{account.status}. At 20 to 1, {amount(account.optimal_tokens)} tokens are optimal for these "
-        f"parameters, {amount(account.optimal_parameters)} parameters for these tokens."
-    )
-    seen = f" With repetition, {tokens / parameters:.3g} tokens a parameter were seen."
-    return text + (seen if tokens > distinct_tokens else "")
+def _account(run: Run, totals: Facts) -> Chinchilla | None:
+    """Distinct train tokens on all parameters; None where the record lacks one of them."""
+    if not totals.parameters or not totals.tokens:
+        return None
+    corpus = corpus_tokens(run)
+    return chinchilla(totals.parameters, min(totals.tokens, corpus) if corpus else totals.tokens)
+
+
+def _overlap(run: Run) -> Iterator[str]:
+    rows = [[split, f"{size} words", text] for split, size, text in overlaps(run)]
+    if rows:
+        yield "### Held-out text in the train split"
+        yield "Distinct word sequences of each held-out split that occur in the train split as well."
+        yield markdown_table(["Split", "Sequences of", "in train"], rows, left=2)
 
 
 def _speed(totals: Facts) -> Iterator[str]:
@@ -204,3 +297,9 @@ def _environment(run: Run) -> Iterator[str]:
     yield markdown_table(["", ""], [row for row in rows if row[1] not in ("", MISSING)], left=2)
     yield "## Again"
     yield code_block(str(identity.get("command", "")), "sh")
+    yield (
+        "[config.yaml](config.yaml) is the complete configuration"
+        + (f"; the code is commit {commit}" if commit else "")
+        + (", whose diff is in [run.json](run.json)" if git.get("dirty") else "")
+        + "."
+    )

@@ -1,27 +1,30 @@
-"""The figures of a run's report and of a comparison."""
+"""The figures of a run's report."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmx.report.columns import best_index
 from lmx.report.drawing import (
-    CYCLE,
     Drawing,
     Series,
     curve,
     decorate,
     finite,
+    log_ticks,
+    mark,
     new_figure,
     points,
     reference,
     save_drawings,
-    smoothed,
     span,
+    tick_label,
 )
 from lmx.runs import Run
 
@@ -34,63 +37,132 @@ def plot_run(run: Run) -> list[tuple[Path, str]]:
     """Draw every figure that the run has records for; return (file, what it shows)."""
     drawings: list[Drawing] = [
         ("loss", "Training and validation loss by step", lambda: _loss(run)),
-        ("bits_per_byte", "Validation bits per byte by step", lambda: _bits_per_byte(run)),
+        ("cost", "The same loss by tokens, training time and FLOPs", lambda: _cost(run)),
         ("dynamics", "What else was measured while training", lambda: _dynamics(run)),
     ]
     return save_drawings(run.folder.plots, drawings)
 
 
-def plot_comparison(runs: Sequence[Run], labels: Sequence[str], folder: Path) -> list[tuple[Path, str]]:
-    """Draw the runs over each other, by tokens; return (file, what it shows)."""
+@dataclass(frozen=True)
+class _Loss:
+    """What the figures of loss show: against the step, or against one of the budgets."""
 
-    def drawing(name: str, key: str, title: str, unit: str) -> Drawing:
-        return name, f"{title}, by tokens", lambda: _overlaid(runs, labels, key, title, unit)
+    train: Series
+    validation: Series
+    floor: float | None  # nats per token
+    ratio: float | None  # bits per byte of one nat per token, on the validation text
 
-    drawings = [
-        drawing("bits_per_byte", "val/bits_per_byte", "Validation bits per byte", "bits per byte"),
-        drawing("validation_loss", "val/loss", "Validation loss", "nats per token"),
-        drawing("training_loss", "train/loss", "Training loss (smoothed)", "nats per token"),
-    ]
-    return save_drawings(folder, drawings)
+    @property
+    def values(self) -> np.ndarray:
+        """Everything that is drawn."""
+        known = [] if self.floor is None else [self.floor]
+        return np.concatenate([self.train[1], self.validation[1], known])
+
+    def late(self) -> _Loss | None:
+        """Without the first fifth, where its fall hides what comes after; None where it does not."""
+        end = max(float(spent[-1]) for spent, _ in (self.train, self.validation) if len(spent))
+        kept = [(spent[spent >= end / 5], values[spent >= end / 5]) for spent, values in self.curves]
+        late = _Loss(kept[0], kept[1], self.floor, self.ratio)
+        enough = max(len(spent) for spent, _ in kept) >= 3
+        return late if enough and 2 * np.ptp(late.values) < np.ptp(self.values) else None
+
+    @property
+    def curves(self) -> tuple[Series, Series]:
+        """Training, validation."""
+        return self.train, self.validation
+
+
+def _loss_by(run: Run, budget: str) -> _Loss | None:
+    """Read the losses against `budget`, a name in every record; None where there are none."""
+    train, validation = (
+        finite((run.column(budget, kind), run.column(f"{kind}/loss", kind))) for kind in ("train", "val")
+    )
+    if not len(train[0]) and not len(validation[0]):
+        return None
+    loss, bits, floor = (run.last(f"val/{key}") for key in ("loss", "bits_per_byte", "floor_bits_per_byte"))
+    ratio = bits / loss if bits and loss and math.isfinite(bits / loss) else None
+    return _Loss(train, validation, floor / ratio if floor and ratio else None, ratio)
 
 
 def _loss(run: Run) -> Figure | None:
-    train, validation = finite(run.series("train/loss")), finite(run.series("val/loss"))
-    return _whole_and_late(f"{run.name}: loss", "nats per token", train, validation)
-
-
-def _bits_per_byte(run: Run) -> Figure | None:
-    validation = finite(run.series("val/bits_per_byte"))
-    nothing = (validation[0][:0], validation[1][:0])
-    floor = run.last("val/floor_bits_per_byte")
-    return _whole_and_late(f"{run.name}: bits per byte", "bits per byte", nothing, validation, floor)
-
-
-def _whole_and_late(
-    title: str, unit: str, train: Series, validation: Series, floor: float | None = None
-) -> Figure | None:
-    """Draw the curves whole; beside it without the first fifth, where its fall hides what comes after."""
-    if not len(train[0]) and not len(validation[0]):
+    """The whole run, and beside it its later part, with the best evaluation marked."""
+    found = _loss_by(run, "step")
+    if found is None:
         return None
-    known = [] if floor is None else [floor]
-    whole = np.concatenate([train[1], validation[1], known])
-    end = max(int(steps[-1]) for steps, _ in (train, validation) if len(steps))
-    late = [values[steps >= end / 5] for steps, values in (train, validation)]
-    rest = np.concatenate([*late, known])
-    zoomed = max(map(len, late)) >= 3 and 2 * np.ptp(rest) < np.ptp(whole)
-    figure = new_figure(11 if zoomed else 8, 4.2)
-    panels = figure.subplots(1, 2 if zoomed else 1, squeeze=False)[0]
+    late = found.late()
+    figure = new_figure(11 if late else 8, 4.2)
+    panels = figure.subplots(1, 2 if late else 1, squeeze=False)[0]
     for axes in panels:
+        _draw_loss(axes, found)
+    decorate(panels[0], f"{run.name}: loss", "nats per token", found.values)
+    panels[0].legend(loc="upper right")
+    if late is not None:
+        decorate(panels[1], "Without the first fifth", "")
+        panels[1].set_xlim(left=float(min(spent[0] for spent, _ in late.curves if len(spent))))
+        panels[1].set_ylim(*span(late.values))
+    best = best_index(found.validation[1], "low")
+    if best is not None and best > 0:
+        step, value = (float(part[best]) for part in found.validation)
+        mark(panels[-1], step, value, f"best {value:.4f} at step {step:,.0f}")
+    _add_bits_axis(panels[-1], found.ratio)
+    return figure
+
+
+def _draw_loss(axes: Axes, found: _Loss) -> None:
+    curve(axes, found.train)
+    points(axes, found.validation)
+    if found.floor is not None and found.ratio is not None:
+        reference(axes, found.floor, f"entropy of the corpus, {found.floor * found.ratio:.4f} bits per byte")
+
+
+def _add_bits_axis(axes: Axes, ratio: float | None) -> None:
+    """Show the same heights in bits per byte at the right: for one text and tokenizer a constant factor."""
+    if ratio is None:
+        return
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    def to_bits(nats: Any) -> Any:
+        return nats * ratio
+
+    def to_nats(bits: Any) -> Any:
+        return bits / ratio
+
+    axis = axes.secondary_yaxis("right", functions=(to_bits, to_nats))
+    axis.set_ylabel("validation bits per byte")
+    if axes.get_yscale() == "log":
+        low, high = (limit * ratio for limit in axes.get_ylim())
+        axis.set_yticks(log_ticks(low, high))
+        axis.yaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_label(value)))
+
+
+def _cost(run: Run) -> Figure | None:
+    """What the loss cost: of the later part where there is one, else of the whole."""
+    scale, unit = _time_unit(run.last("seconds"))
+    budgets = {"tokens": "tokens trained on", "seconds": f"{unit} of training", "flops": "FLOPs of training"}
+    known = {name: found for name in budgets if (found := _loss_by(run, name)) is not None}
+    if not known:
+        return None
+    figure = new_figure(11, 3.6)
+    panels = figure.subplots(1, len(known), sharey=True, squeeze=False)[0]
+    late = {name: found.late() for name, found in known.items()}
+    for axes, (name, found) in zip(panels, known.items(), strict=True):
+        per = scale if name == "seconds" else 1.0
+        train, validation = ((spent / per, loss) for spent, loss in (late[name] or found).curves)
         curve(axes, train)
         points(axes, validation)
-        reference(axes, floor, "floor")
-    decorate(panels[0], title, unit, whole)
+        values = None if late[name] else found.values
+        decorate(axes, "", "nats per token" if axes is panels[0] else "", values, budget=budgets[name])
+    panels[0].set_title("What it cost" + (", without the first fifth" if any(late.values()) else ""))
     panels[0].legend(loc="upper right")
-    if zoomed:
-        decorate(panels[1], "the same without the first fifth", unit)
-        panels[1].set_xlim(left=end / 5)
-        panels[1].set_ylim(*span(rest))
     return figure
+
+
+def _time_unit(seconds: float | None) -> tuple[float, str]:
+    """Seconds in the unit, and its name, that suits a run of this length."""
+    if seconds is None or seconds < 300:
+        return 1.0, "seconds"
+    return (60.0, "minutes") if seconds < 3 * 3600 else (3600.0, "hours")
 
 
 def _dynamics(run: Run) -> Figure | None:
@@ -99,6 +171,7 @@ def _dynamics(run: Run) -> Figure | None:
         _panel(run, "train/effective_gamma", "Effective gamma", "share of the exponent"),
         _panel(run, "train/entropy", "Entropy", "nats per token", other="val/entropy", log=True),
         _panel(run, "train/grad_norm", "Gradient norm, before clipping", "L2 norm", log=True),
+        _panel(run, "train/cosine", "Cosine distance", "1 − cos", other="val/cosine"),
         _panel(run, "train/lr", "Learning rate", "rate", smooth=False),
         _panel(run, "speed/tokens_per_second", "Throughput", "tokens per second", from_zero=True),
     ]
@@ -140,31 +213,3 @@ def _panel(
             axes.set_ylim(0, float(np.quantile(values, 0.99)) * 1.15)
 
     return draw
-
-
-def _overlaid(runs: Sequence[Run], labels: Sequence[str], key: str, title: str, unit: str) -> Figure | None:
-    figure = new_figure(9, 5)
-    axes = figure.add_subplot()
-    kind = key.split("/")[0]
-    drawn: list[np.ndarray] = []
-    for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
-        tokens, values = run.column("tokens", kind), run.column(key, kind)
-        keep = np.isfinite(tokens) & np.isfinite(values)
-        if not keep.any():
-            continue
-        line = values[keep] if kind == "val" else smoothed(values[keep])
-        style: dict[str, Any] = {"marker": "o", "markersize": 3.5} if kind == "val" else {}
-        style["linestyle"] = ("-", "--", ":")[number // len(CYCLE) % 3]
-        axes.plot(tokens[keep], line, color=CYCLE[number % len(CYCLE)], linewidth=1.5, label=label, **style)
-        drawn.append(line)
-    if not drawn:
-        return None
-    floors = {floor for run in runs if (floor := run.last("val/floor_bits_per_byte")) is not None}
-    if key == "val/bits_per_byte" and len(floors) == 1:
-        reference(axes, next(iter(floors)), "floor")
-        drawn.append(np.array(list(floors)))
-    decorate(axes, title, unit, np.concatenate(drawn))
-    axes.set_xlabel("tokens trained on")
-    if len(runs) <= 14:  # more names would cover the curves; the table has them
-        axes.legend(loc="upper right", fontsize=8)
-    return figure

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 
 from lmx.report.columns import extremes
-from lmx.report.comparison import labels, ranked, remarks
 from lmx.report.facts import facts, verdict
-from lmx.report.text import MISSING, amount, duration, plain_table, show
+from lmx.report.text import amount, duration, plain_table, show
 from lmx.runs import Run
 
 WIDTH = 80
@@ -43,27 +41,13 @@ def final_table(run: Run) -> str:
         ("Peak memory", f"{show(totals.peak_memory, ',.0f')} MiB ({totals.memory_name})"),
         ("Time", f"{duration(totals.train_seconds)} training, {duration(totals.eval_seconds)} evaluation"),
     ]
+    skipped = [line["train/skipped"] for line in run.of_kind("train") if "train/skipped" in line]
+    if skipped:
+        below.append(("Skipped", f"{sum(skipped):,.0f} updates, as spikes of the loss or the gradient"))
     lines = [_wrapped(verdict(run)), ""]
     if rows:
         lines += [plain_table(["", "unit", "best", "at step", "final"], rows, left=(0, 1)), ""]
     return "\n".join([*lines, *(f"{name:<13}{text}" for name, text in below)])
-
-
-def comparison_table(runs: Sequence[Run]) -> str:
-    """Return a table of the runs, best first, and what has to be known before comparing them."""
-    order = ranked(runs)
-    headers = ["", "loss", "perplexity", "bits/byte", "tokens", "time", "run"]
-    rows = []
-    for number, (run, name) in enumerate(zip(order, labels(order), strict=True), start=1):
-        totals = facts(run)
-        best = {item.column.key: show(item.best, item.column.spec) for item in extremes(run)}
-        measures = [best.get(f"val/{key}", MISSING) for key in ("loss", "perplexity", "bits_per_byte")]
-        rows.append([str(number), *measures, amount(totals.tokens), duration(totals.train_seconds), name])
-    widths = [max(len(row[column]) for row in (headers, *rows)) for column in range(len(headers) - 1)]
-    room = WIDTH - sum(widths) - 2 * len(widths)
-    rows = [[*row[:-1], textwrap.shorten(row[-1], room, placeholder=" ...")] for row in rows]
-    table = plain_table(headers, rows, left=(6,))
-    return "\n".join([table, "", *(_wrapped(f"- {text}", "  ") for text in remarks(order))]).rstrip()
 
 
 def _wrapped(text: str, indent: str = "") -> str:

@@ -8,17 +8,23 @@ from collections.abc import Sequence
 from typing import Any
 
 MISSING = "—"
+UNREADABLE = 1e9
 _SCALES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def show(value: Any, spec: str = "") -> str:
-    """Format a number by `spec` (as in an f-string); None is a dash, other things are their own text."""
+    """Format a number by `spec` (as in an f-string); None is a dash, other things are their own text.
+
+    A number too large to read in full, such as the perplexity of a run that diverged, has three digits.
+    """
     if value is None:
         return MISSING
     if isinstance(value, str | bool) or not spec:
         return str(value)
     if not math.isfinite(value):
         return str(float(value))
+    if spec.endswith("f") and abs(value) >= UNREADABLE:
+        return f"{value:.3g}"
     return format(value, spec)
 
 

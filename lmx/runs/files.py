@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -12,9 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lmx.config.errors import SpaceError
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+from lmx.config.errors import SpaceError, disk_full
 
 
 @contextmanager
@@ -22,9 +19,9 @@ def space_guard(path: Path) -> Iterator[None]:
     """Turn the operating system's "disk full" into a SpaceError that names the file."""
     try:
         yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise SpaceError(f"{path}: cannot be written, the disk is full ({error.strerror})") from error
+    except Exception as error:
+        if full := disk_full(error):
+            raise SpaceError(f"{path}: cannot be written, the disk is full ({full.strerror})") from error
         raise
 
 

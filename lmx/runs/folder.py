@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
@@ -26,6 +28,20 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @staticmethod
+    def place(outputs: str | Path, name: str) -> Path:
+        """Return the nearest folder there is above `<outputs>/<name>/`, where a run folder could be made.
+
+        Raises ConfigError when it cannot be written. Nothing is made.
+        """
+        parent = Path(outputs).expanduser().absolute() / name
+        found = next(path for path in (parent, *parent.parents) if os.path.lexists(path))
+        code = 0 if os.access(found, os.W_OK | os.X_OK) else errno.EACCES
+        code = code if found.is_dir() else errno.ENOTDIR
+        if code:
+            raise _unwritable(outputs, OSError(code, os.strerror(code), str(found)))
+        return found
+
     @classmethod
     def create(cls, outputs: str | Path, name: str) -> RunFolder:
         """Make `<outputs>/<name>/<YYYY-MM-DD_HH-MM-SS_xxxxxx>/`, new and empty, whoever else does so at once.
@@ -43,10 +59,7 @@ class RunFolder:
                     continue
                 return cls(path)
         except OSError as error:
-            raise ConfigError(
-                f"paths.outputs: got {str(outputs)!r}, where no run folder can be made "
-                f"({error.strerror}: {error.filename}); allowed: a folder that can be written"
-            ) from error
+            raise _unwritable(outputs, error) from error
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -100,6 +113,11 @@ class RunFolder:
     def sample_log(self) -> Path:
         """`samples/samples.jsonl`: one line a generated text: step, prompt, text (the continuation alone)."""
         return self.samples / "samples.jsonl"
+
+    @property
+    def windows(self) -> Path:
+        """`windows/`: the loss of each validation window at the best and the last evaluation."""
+        return self.path / "windows"
 
     @property
     def plots(self) -> Path:
@@ -161,6 +179,11 @@ class RunFolder:
             raise CheckpointError(f"{self.identity}: damaged (not a JSON object)")
         return identity
 
+    def discard_leftovers(self) -> None:
+        """Remove what a process killed while writing has left half-written; for the one that trains here."""
+        for path in self.path.rglob("*.tmp"):
+            path.unlink(missing_ok=True)
+
     def update_identity(self, **changes: Any) -> None:
         """Replace top-level entries of `run.json`, atomically."""
         write_json(self.identity, {**self.read_identity(), **changes})
@@ -213,3 +236,10 @@ def _nearest_folder(path: Path) -> str:
     while not path.parent.is_dir():
         path = path.parent
     return nearest(path.name, (item.name for item in path.parent.iterdir() if item.is_dir()))
+
+
+def _unwritable(outputs: str | Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"paths.outputs: got {str(outputs)!r}, where no run folder can be made "
+        f"({error.strerror}: {error.filename}); allowed: a folder that can be written"
+    )

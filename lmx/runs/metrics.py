@@ -103,10 +103,13 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     A missing file has no records. A torn last line is left out silently: it may be being written.
     """
     try:
-        raw = path.read_bytes()
+        return parse_lines(path.name, whole_lines(path.read_bytes()))
     except FileNotFoundError:
         return [], []
-    texts = whole_lines(raw)
+
+
+def parse_lines(name: str, texts: list[bytes]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the records of whole lines of the file `name`, and a sentence for each thing wrong with them."""
     lines = _parsed(b"[" + b",".join(texts) + b"]")  # all at once: faster than one by one
     if not isinstance(lines, list) or len(lines) != len(texts):
         lines = [_parsed(text) for text in texts]
@@ -115,7 +118,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         if NON_FINITE in record:
             record.update({key: float(text) for key, text in record.pop(NON_FINITE).items()})
     damaged = len(lines) - len(records)
-    return records, [f"{path.name}: {damaged} damaged line(s) left out"] if damaged else []
+    return records, [f"{name}: {damaged} damaged line(s) left out"] if damaged else []
 
 
 def whole_lines(raw: bytes) -> list[bytes]:

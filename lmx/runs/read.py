@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +16,10 @@ from lmx.config.errors import CheckpointError
 from lmx.runs import lock
 from lmx.runs.folder import RunFolder, is_run
 from lmx.runs.metrics import read_lines
+from lmx.runs.shape import fitted_config, fitted_identity, fitted_lines
 
 KINDS = ("train", "val")
+Reader = Callable[[Path], tuple[list[dict[str, Any]], list[str]]]  # records, and what was wrong with them
 _YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -86,22 +89,22 @@ class Run:
         return {kind: [line for line in self.lines if line.get("kind") == kind] for kind in KINDS}
 
 
-def read_run(path: str | Path) -> Run:
-    """Read the run folder at `path`, as much as there is of it.
+def read_run(path: str | Path, read: Reader = read_lines) -> Run:
+    """Read the run folder at `path`, as much as there is of it; `read` gives the records of its metrics.
 
     Raises CheckpointError when `path` is not a run folder.
     """
     folder = RunFolder.open(path)
     problems: list[str] = []
-    config = _read_config(folder, problems)
+    config = fitted_config(_read_config(folder, problems), problems)
     try:
-        identity = folder.read_identity()
+        identity = fitted_identity(folder.read_identity(), problems)
     except CheckpointError as error:
         identity = {}
         problems.append(str(error).removeprefix(f"{folder.path}{os.sep}"))
-    lines, damage = read_lines(folder.metrics)
+    lines, damage = read(folder.metrics)
     problems += damage
-    lines = _in_order(lines, problems)
+    lines = _in_order(fitted_lines(lines, problems), problems)
     samples = _read_samples(folder, problems)
     return Run(folder, config, identity, lines, samples, lock.held(folder.path), problems)
 
@@ -124,7 +127,7 @@ def newest_unfinished(outputs: str | Path, name: str, config_fingerprint: str) -
     """
     parent = Path(outputs).expanduser() / name
     candidates = []
-    for path in parent.iterdir() if parent.is_dir() else ():
+    for path in filter(is_run, parent.iterdir()) if parent.is_dir() else ():
         try:
             identity = RunFolder(path).read_identity()
         except CheckpointError:

@@ -1,5 +1,6 @@
-"""The LightningModule, the callbacks, checkpoints, and assembling the Trainer from `hardware`."""
+"""Training: the LightningModule, callbacks, checkpoints, and the run that puts them together."""
 
+from lmx.training.ending import requeue
 from lmx.training.fit import Outcome, train
 
-__all__ = ["Outcome", "train"]
+__all__ = ["Outcome", "requeue", "train"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Container
 from pathlib import Path
@@ -54,12 +55,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         size = path.stat().st_size
-        manifest = json.loads(_manifest(path).read_text())
+        manifest = json.loads(_manifest(path).read_bytes())
     except FileNotFoundError as error:
         missing = "no such checkpoint" if error.filename == str(path) else "not whole: it has no manifest"
         raise CheckpointError(f"{path}: {missing}") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{_manifest(path)}: damaged manifest ({error})") from error
+    if not isinstance(manifest, dict):
+        raise CheckpointError(f"{_manifest(path)}: damaged manifest (not a JSON object)")
     if size != manifest.get("bytes"):
         raise CheckpointError(f"{path}: damaged: {size} bytes, its manifest says {manifest.get('bytes')}")
     if _sha256(path) != manifest.get("sha256"):
@@ -77,15 +80,27 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def checkpoints(folder: Path, role: str) -> list[Path]:
     """Return the complete checkpoints of a role (those with a manifest), newest first."""
-    return sorted((m.with_suffix(".ckpt") for m in folder.glob(f"{role}-*.json")), reverse=True)
+    return _named(folder, role, "json")
+
+
+def _named(folder: Path, role: str, *endings: str) -> list[Path]:
+    """Return the checkpoints of which there is a file with one of the endings, newest first.
+
+    A file with another name than ours, such as a copy, is none of them and is left alone.
+    """
+    ours = re.compile(rf"{role}-\d{{8,}}\.({'|'.join(endings)})")
+    found = {path.with_suffix(".ckpt") for path in folder.glob(f"{role}-*") if ours.fullmatch(path.name)}
+    return sorted(found, key=step_of, reverse=True)
 
 
 def newest_good(folder: Path, role: str, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
     """Return the newest checkpoint of a role that is whole, naming on `say` each damaged one passed over."""
-    found = {path.with_suffix(".ckpt") for end in ("ckpt", "json") for path in folder.glob(f"{role}-*.{end}")}
-    for path in sorted(found, reverse=True):
+    for path in _named(folder, role, "ckpt", "json"):
         try:
-            return path, read_checkpoint(path)
+            checkpoint = read_checkpoint(path)
+            if checkpoint[CHECKPOINT_KEY]["step"] != step_of(path):
+                raise CheckpointError(f"{path}: renamed, it is of step {checkpoint[CHECKPOINT_KEY]['step']}")
+            return path, checkpoint
         except CheckpointError as error:
             say(f"{error}; trying the one before")
     return None
@@ -93,9 +108,10 @@ def newest_good(folder: Path, role: str, say: Callable[[str], None]) -> tuple[Pa
 
 def remove_others(folder: Path, role: str, kept: Container[Path]) -> None:
     """Remove every file of a role that is not of the `kept` checkpoints, manifests first."""
-    for path in sorted(folder.glob(f"{role}-*"), key=lambda path: path.suffix != ".json"):
-        if path.with_suffix(".ckpt") not in kept:
-            path.unlink(missing_ok=True)
+    for path in _named(folder, role, "ckpt", "json", "tmp"):
+        if path not in kept:
+            for ending in (".json", ".ckpt", ".tmp"):
+                path.with_suffix(ending).unlink(missing_ok=True)
 
 
 def step_of(path: Path) -> int:
@@ -144,13 +160,19 @@ class Checkpoints(Listener):
         every_minutes: float | None,
         keep_last: int,
         best: str | None,
+        mode: str,
     ) -> None:
-        """`folder` is the run's checkpoints folder; `best` the measure, whose better direction is its own."""
+        """`folder` is the run's checkpoints folder; `best` the measure.
+
+        `mode` says which value of it is best: min, max, or auto for the measure's own direction.
+        """
         self.folder = folder
         self.every_steps = every_steps
         self.every_minutes = every_minutes
         self.keep_last = keep_last
         self.monitor = best
+        falling = best is not None and lower_is_better(best) if mode == "auto" else mode == "min"
+        self._sign = 1.0 if falling else -1.0
         self.best: float | None = None
         self.best_step: int | None = None
         self._settled: int | None = None  # the best step that the newest `last` knows
@@ -158,13 +180,13 @@ class Checkpoints(Listener):
         self._saved_at = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best so far."""
-        return {"best": self.best, "best_step": self.best_step}
+        """Return the best so far, and the step that this checkpoint is of."""
+        return {"best": self.best, "best_step": self.best_step, "saved_step": self._saved_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore it; a `best` written after the checkpoint is removed, as the resumed run decides again."""
         self.best, self.best_step = state_dict["best"], state_dict["best_step"]
-        self._settled = self.best_step
+        self._settled, self._saved_step = self.best_step, state_dict["saved_step"]
         self._prune_best()
 
     def on_train_batch_end(
@@ -183,8 +205,7 @@ class Checkpoints(Listener):
         if self.monitor is None or module.step == 0:
             return
         value = values[self.monitor]
-        sign = 1.0 if lower_is_better(self.monitor) else -1.0
-        if self.best is not None and not sign * value < sign * self.best:
+        if self.best is not None and not self._sign * value < self._sign * self.best:
             return
         self.best, self.best_step = value, module.step
         if trainer.is_global_zero:
@@ -201,13 +222,14 @@ class Checkpoints(Listener):
         """
         if module.step == self._saved_step:
             return
+        self._saved_step = module.step
         with module.stopwatch.paused():
             trainer.save_checkpoint(self._path(LAST, module.step))
             self._settled = self.best_step
             if trainer.is_global_zero:
                 remove_others(self.folder, LAST, checkpoints(self.folder, LAST)[: self.keep_last])
                 self._prune_best()
-        self._saved_step, self._saved_at = module.step, time.monotonic()
+        self._saved_at = time.monotonic()
 
     def _due(self, trainer: pl.Trainer, module: LanguageModule) -> bool:
         if self.every_steps is not None and module.step % self.every_steps == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 from types import FrameType
 from typing import Any
@@ -12,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 
+from lmx.training.evaluation import EvaluationStopped
 from lmx.training.module import LanguageModule
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -52,34 +54,78 @@ class Signals:
             self.received = number
 
 
+def requeue(resumes: bool) -> str | None:
+    """Put a SLURM job that was warned by SIGUSR1 back into the queue; return what was done, in a line.
+
+    Only where the command goes on with the run that it finds (`resumes`): it would start another otherwise.
+    Returns None where no SLURM job runs.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return None
+    if not resumes:
+        return f"SLURM job {job} is not queued again: its command has no resume=auto"
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        problem = done.stderr.strip() or f"exit status {done.returncode}" if done.returncode else ""
+    except OSError as error:
+        problem = str(error)
+    return (
+        f"SLURM job {job} cannot be queued again: {problem}"
+        if problem
+        else f"SLURM job {job} is queued again"
+    )
+
+
 class Ending(pl.Callback):
     """Stops training after a step: on a signal, at the horizon in hours, or on request.
 
-    Every end is saved by Checkpoints. A signal during the last step changes nothing: the run is complete.
+    A signal also breaks an evaluation off, between two batches. Every end is saved by Checkpoints. A signal
+    after the last evaluation changes nothing: the run is complete.
     """
 
     def __init__(self, signals: Signals, max_hours: float | None) -> None:
         """`max_hours` limits the training time, evaluations and saves apart."""
         self.signals = signals
         self.max_hours = max_hours
+        self._group: dist.ProcessGroup | None = None  # through which the ranks agree; None: the usual one
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Take the signals back from Lightning, which would leave in the middle of a step."""
         self.signals.take()
         trainer._signal_connector.received_sigterm = False  # ours has seen it as well
+        if trainer.world_size > 1 and dist.get_backend() == "nccl":
+            self._group = dist.new_group(backend="gloo")  # hosts agree without waiting for their devices
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """End a resumed run that has no step left, or whose evaluation, now made, ended it."""
+        if pl_module.step == pl_module.total_steps or pl_module.stop_reason is not None:
+            raise StopIteration  # Lightning's way to end the epoch, which is the whole run
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Break an evaluation off."""
+        if self._heed_signal(trainer, pl_module):
+            raise EvaluationStopped
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """End the run here when there is a reason to."""
-        received = self._agreed(trainer.world_size)
-        if received and pl_module.step != pl_module.total_steps:
-            pl_module.signal = received
-            pl_module.stop(f"signal {signal.Signals(received).name}")
+        if pl_module.step != pl_module.total_steps:
+            self._heed_signal(trainer, pl_module)
         if self.max_hours is not None and self._out_of_time(trainer, pl_module):
             pl_module.stop(f"horizon of {self.max_hours} hours reached")
         if pl_module.stop_reason is not None:
-            raise StopIteration  # Lightning's way to end the epoch, which is the whole run
+            raise StopIteration
+
+    def _heed_signal(self, trainer: pl.Trainer, module: LanguageModule) -> bool:
+        received = self._agreed(trainer.world_size)
+        if received:
+            module.signal = received
+            module.stop(f"signal {signal.Signals(received).name}")
+        return bool(received)
 
     def _out_of_time(self, trainer: pl.Trainer, module: LanguageModule) -> bool:
         assert self.max_hours is not None
@@ -91,7 +137,5 @@ class Ending(pl.Callback):
         if world_size == 1:
             return self.signals.received
         highest = torch.tensor(self.signals.received)
-        if dist.get_backend() == "nccl":
-            highest = highest.cuda()
-        dist.all_reduce(highest, dist.ReduceOp.MAX)
+        dist.all_reduce(highest, dist.ReduceOp.MAX, group=self._group)
         return int(highest)

@@ -32,12 +32,14 @@ def evaluate_run(
     """
     folder = RunFolder.open(run)
     experiment = load_experiment(folder)
-    if batch_size is not None:
-        if batch_size < 1:
-            raise ConfigError(f"--batch-size: got {batch_size}, allowed: ≥ 1")
-        experiment = dataclasses.replace(
-            experiment, train=dataclasses.replace(experiment.train, eval_batch_size=batch_size)
-        )
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError(f"--batch-size: got {batch_size}, allowed: ≥ 1")
+    size = batch_size or experiment.train.eval_batch_size
+    experiment = dataclasses.replace(  # the whole split, whatever the run itself saw of it
+        experiment,
+        data=dataclasses.replace(experiment.data, held_out_batch=None),
+        train=dataclasses.replace(experiment.train, eval_batch_size=size, eval_windows=None),
+    )
     corpus = prepare(experiment.data, experiment.tokenizer, experiment.paths.cache, say)
     if split not in corpus.splits:
         raise ConfigError(bad_choice("--split", split, corpus.splits))

@@ -6,26 +6,30 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 
-from lmx.config import CheckpointError, ConfigError, Experiment, bad_choice
+from lmx.config import CheckpointError, ConfigError, Experiment, SpaceError, bad_choice
 from lmx.config.validate import to_dict
 from lmx.data import Corpus, TokenDataModule, prepare
-from lmx.measure import flops_per_token, parameter_counts
+from lmx.measure import parameter_counts, training_flops
 from lmx.runs import POINTER_VARIABLE, MetricsLog, RunFolder
 from lmx.training.callbacks import EarlyStopping, Samples
 from lmx.training.checkpoints import LAST, checkpoints, newest_good, remove_others, step_of
 from lmx.training.ending import Signals
 from lmx.training.hardware import Machine, choose
 from lmx.training.horizon import total_steps
+from lmx.training.live_report import LiveReport, Render
 from lmx.training.module import LanguageModule
 from lmx.training.pretrained import adopt
 from lmx.training.randomness import seed_all
-from lmx.training.resume import Say, find, fingerprint, load_experiment, load_weights
+from lmx.training.resume import Say, check_source, find, fingerprint, load_experiment, load_weights
+from lmx.training.self_check import check_model
+from lmx.training.space import check_space
 from lmx.training.totals import measure_names
 from lmx.training.trainer import assemble, build_callbacks, check_loggers
 
@@ -50,8 +54,10 @@ class Outcome:
     step: int
 
 
-def train(experiment: Experiment, overrides: Sequence[str] = ()) -> Outcome:
+def train(experiment: Experiment, overrides: Sequence[str] = (), render: Render | None = None) -> Outcome:
     """Train and evaluate one experiment in a run folder of its own, or continue one.
+
+    `render` is called with the run folder after evaluations, but for those that follow too soon.
 
     Raises an LmxError for whatever the user can mend; the run folder then says why it failed, or does
     not exist where nothing was begun.
@@ -59,17 +65,23 @@ def train(experiment: Experiment, overrides: Sequence[str] = ()) -> Outcome:
     experiment, folder = find(experiment, overrides, _say)
     identity = fingerprint(experiment)
     if folder is None:
+        RunFolder.place(experiment.paths.outputs, experiment.name)  # before the corpus is prepared in vain
+        if experiment.init_from is not None:
+            check_source(experiment.init_from)
         experiment = adopt(experiment, overrides)
     job = build(experiment, _say, fresh=folder is None)
     checkpoint = None
+    outputs = RunFolder.place(experiment.paths.outputs, experiment.name) if folder is None else folder.path
+    space = check_space(job.experiment, outputs, None if folder is None else folder.checkpoints)
     if folder is None:
+        tested = check_model(job.experiment, job.module.model, _say)
         folder = RunFolder.create(experiment.paths.outputs, experiment.name)
-        _describe(folder, job, overrides, identity)
+        _describe(folder, job, overrides, identity, tested)
     else:
         checkpoint = _continue(folder, job)
     _point_to(folder)
-    _announce(job, folder)
-    return _run(job, folder, checkpoint)
+    _announce(job, folder, space)
+    return _run(job, folder, checkpoint, render)
 
 
 def build(experiment: Experiment, say: Say, *, fresh: bool) -> Job:
@@ -85,6 +97,7 @@ def build(experiment: Experiment, say: Say, *, fresh: bool) -> Job:
     per_epoch = corpus.steps_per_epoch(experiment.train.batch_size, experiment.data.drop_last)
     steps = total_steps(experiment, per_epoch)
     machine = choose(experiment.hardware, steps)
+    check_precision(experiment, machine.precision)
     seed_all(experiment.seed)
     module = LanguageModule(experiment, steps, corpus.fingerprint)
     if fresh and experiment.init_from is not None:
@@ -92,6 +105,22 @@ def build(experiment: Experiment, say: Say, *, fresh: bool) -> Job:
     if machine.compile:
         module.model.compile()  # in place: parameter names stay as they are
     return Job(experiment, corpus, machine, module, callbacks)
+
+
+def check_precision(experiment: Experiment, precision: str) -> None:
+    """Raise ConfigError for what the precision, which may have been chosen here, does not go with."""
+    sigmas = experiment.train.spike_sigmas
+    if precision == "fp16" and sigmas is not None:
+        raise ConfigError(
+            f"train.spike_sigmas: got {sigmas} with hardware.precision=fp16, whose scaling leaves out "
+            "updates of its own, allowed: null, or hardware.precision=bf16 or fp32"
+        )
+    rho = experiment.optimizer.sharpness_rho
+    if precision == "fp16" and rho:
+        raise ConfigError(
+            f"optimizer.sharpness_rho: got {rho} with hardware.precision=fp16, whose loss scale could change "
+            "between the two gradients, allowed: 0, or hardware.precision=bf16 or fp32"
+        )
 
 
 def _check_callbacks(experiment: Experiment, callbacks: list[pl.Callback], corpus: Corpus) -> None:
@@ -102,7 +131,7 @@ def _check_callbacks(experiment: Experiment, callbacks: list[pl.Callback], corpu
             monitors.append(("callbacks.early_stopping.monitor", callback.monitor))
         if isinstance(callback, Samples):
             callback.read_prompts(corpus.tokenizer, experiment.context_length)
-    measured = measure_names(corpus.splits["validation"])
+    measured = measure_names(corpus.splits["validation"], experiment.objective)
     for key, monitor in monitors:
         if monitor is not None and monitor not in measured:
             raise ConfigError(bad_choice(key, monitor, measured))
@@ -133,21 +162,27 @@ def fit_rank(folder: RunFolder) -> None:
     _fit(job, folder, None if found is None else found[0])
 
 
-def _fit(job: Job, folder: RunFolder, checkpoint: Path | None) -> None:
+def _fit(job: Job, folder: RunFolder, checkpoint: Path | None, render: Render | None = None) -> None:
     start = 0 if checkpoint is None else step_of(checkpoint)
-    data = TokenDataModule(job.experiment, job.corpus, total_steps=job.module.total_steps, start_step=start)
+    total = job.module.total_steps
+    if total is not None:  # without a batch Lightning would leave out the end of the run as well
+        total = max(total, start + 1)
+    data = TokenDataModule(job.experiment, job.corpus, total_steps=total, start_step=start)
     with Signals() as signals:
         trainer = assemble(job.experiment, job.corpus, folder, job.machine, job.callbacks, signals)
+        if render is not None:
+            trainer.callbacks.append(LiveReport(folder, render))  # type: ignore[attr-defined]
         trainer.fit(job.module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
 
-def _run(job: Job, folder: RunFolder, checkpoint: Path | None) -> Outcome:
+def _run(job: Job, folder: RunFolder, checkpoint: Path | None, render: Render | None) -> Outcome:
     module = job.module
     try:
-        _fit(job, folder, checkpoint)
+        _fit(job, folder, checkpoint, render)
     except BaseException as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        folder.set_status("failed", reason, step=module.step)
+        with suppress(SpaceError):  # a full disk must not hide why it ended
+            folder.set_status("failed", reason, step=module.step)
         raise
     status = "interrupted" if module.interrupted else "completed"
     folder.set_status(status, module.stop_reason, step=module.step, result=module.result)
@@ -166,6 +201,7 @@ def _continue(folder: RunFolder, job: Job) -> Path | None:
     if found is not None:
         _check_horizon(folder, step_of(found[0]), before, job)
     folder.set_status("running")
+    folder.discard_leftovers()
     if found is None:
         _say(f"{folder.path}: no checkpoint yet, starting again in the same folder")
         for log in (folder.metrics, folder.sample_log):
@@ -197,7 +233,9 @@ def _check_horizon(folder: RunFolder, step: int, before: Experiment, job: Job) -
         )
 
 
-def _describe(folder: RunFolder, job: Job, overrides: Sequence[str], identity: str) -> None:
+def _describe(
+    folder: RunFolder, job: Job, overrides: Sequence[str], identity: str, self_test: dict[str, Any]
+) -> None:
     experiment, counts = job.experiment, parameter_counts(job.experiment.model)
     folder.write_config(to_dict(experiment))
     job.corpus.tokenizer.save(folder.tokenizer)
@@ -213,11 +251,12 @@ def _describe(folder: RunFolder, job: Job, overrides: Sequence[str], identity: s
         parameters={"total": counts.total, "without_embedding": counts.without_embedding},
         total_steps=job.module.total_steps,
         steps_per_epoch=per_epoch,
-        flops_per_token=flops_per_token(experiment.model, experiment.data.sequence_length).training,
+        flops_per_token=training_flops(experiment),
+        self_test=self_test,
     )
 
 
-def _announce(job: Job, folder: RunFolder) -> None:
+def _announce(job: Job, folder: RunFolder, space: str) -> None:
     experiment, counts = job.experiment, parameter_counts(job.experiment.model)
     train, T = experiment.train, experiment.data.sequence_length
     steps = job.module.total_steps
@@ -229,6 +268,7 @@ def _announce(job: Job, folder: RunFolder) -> None:
         ("model", f"{experiment.model.name}: {whole}, {inner}"),
         ("train", f"{length} of {train.batch_size} × {T} tokens; {learning}; seed {experiment.seed}"),
         ("machine", job.machine.describe()),
+        ("space", space),
         ("run", str(folder.path)),
     )
     for name, text in rows:

@@ -46,7 +46,7 @@ def choose(config: HardwareConfig, total_steps: int | None) -> Machine:
         )
     precision, why_precision = _precision(config.precision, accelerator)
     compiled, why_compile = _compile(config.compile, accelerator, total_steps)
-    name = torch.cuda.get_device_name() if accelerator == "gpu" else _processor_name()
+    name = torch.cuda.get_device_name() if accelerator == "gpu" else processor_name()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     reasons = (*why_accelerator, *why_precision, *why_compile)
@@ -87,7 +87,8 @@ def _compile(asked: str, accelerator: str, total_steps: int | None) -> tuple[boo
     return False, (f"not compiled: fewer than {enough:,} steps do not repay it",)
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
+    """Return what the processor calls itself."""
     try:
         with open("/proc/cpuinfo") as file:
             names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import lightning.pytorch as pl
 import torch
@@ -14,14 +14,21 @@ from torch import Tensor
 from lmx.config import Experiment, NonFiniteError
 from lmx.config.validate import to_dict
 from lmx.model import Decoder
-from lmx.objective import TokenSums, build_objective
-from lmx.optim import build_optimizer, lr_multiplier
-from lmx.training.randomness import random_state, restore_random_state, seed_all
+from lmx.objective import Objective, TokenSums, build_objective
+from lmx.optim import Sharpness, build_optimizer, lr_multiplier
+from lmx.training.nonfinite import DeviceGuard, first_non_finite
+from lmx.training.parts import Parts
+from lmx.training.randomness import dropout_state, random_state, replayed, restore_random_state, seed_all
+from lmx.training.spikes import Spikes
 from lmx.training.totals import EvaluationTotals
-from lmx.training.window import Stopwatch, Window, step_sums
+from lmx.training.window import Stopwatch, Update, Window, step_sums
 
 Batch = dict[str, Any]  # tensors, and `batch_tokens`: int
 CHECKPOINT_KEY = "lmx"
+
+
+class _LeftOut(Exception):
+    """The update is a spike."""
 
 
 class LanguageModule(pl.LightningModule):
@@ -45,6 +52,12 @@ class LanguageModule(pl.LightningModule):
         self.objective = build_objective(experiment.objective, experiment.model)
         self._optimizer = build_optimizer(self.model, experiment.optimizer, self.model.mup_lr_multiplier)
         self._trainable = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        self._guard = DeviceGuard(self._optimizer)
+        rho = experiment.optimizer.sharpness_rho
+        self._sharpness = Sharpness(self._optimizer, rho) if rho else None
+        self.parts = Parts(experiment) if experiment.objective.mixes else None
+        sigmas = experiment.train.spike_sigmas
+        self._spikes = None if sigmas is None else Spikes(sigmas)
         self.step = 0  # updates made
         self.tokens = 0.0  # targets trained on
         self.window = Window()
@@ -53,9 +66,9 @@ class LanguageModule(pl.LightningModule):
         self.result: dict[str, float] = {}  # measures of the last evaluation
         self.stop_reason: str | None = None
         self.signal = 0
-        self._norms: Tensor | None = None
+        self._norms = torch.empty(0)  # of the gradient of each parameter, at the last update
+        self._index = torch.empty(0)  # windows of the last update
         self._last: Tensor | None = None
-        self._rows: Tensor | None = None
         self._random: list[dict[str, Any]] | None = None
 
     @property
@@ -94,24 +107,64 @@ class LanguageModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Accumulate the gradient of the whole batch, then update the weights."""
         self._set_rate()
-        self._rows = batch["index"]
         tokens = batch["batch_tokens"]
+        drawn = dropout_state(self.device) if self._takes_more else None
         sums = step_sums(self._accumulate(batch))
         self._last = sums[0] * (self.trainer.world_size / tokens)
+        self._index = batch["index"]
         optimizer = cast(LightningOptimizer, self.optimizers())
-        optimizer.step()  # calls on_before_optimizer_step
+        if drawn is not None:
+            self._take_more_gradients(batch, drawn)
+        skipped = False
+        try:
+            optimizer.step()  # calls on_before_optimizer_step
+        except _LeftOut:
+            skipped = True
         optimizer.zero_grad()
-        assert self._norms is not None
-        self.window.add(sums, self._norms, tokens)
+        self.window.add(sums, self._norms, tokens, skipped, self._index)
         self.step += 1
         self.tokens += tokens
+        if skipped:
+            self._tell_step()
 
     def _set_rate(self) -> None:
         multiplier = lr_multiplier(self.experiment.schedule, self.step, self.total_steps)
         for group in self._optimizer.param_groups:
             group["lr"] = group["base_lr"] * multiplier
 
+    @property
+    def _takes_more(self) -> bool:
+        """Whether this update takes the gradient of its batch more than once."""
+        return self._sharpness is not None or self._parts_due
+
+    @property
+    def _parts_due(self) -> bool:
+        return self.parts is not None and self.parts.due(self.step + 1, self.total_steps)
+
+    def _take_more_gradients(self, batch: Batch, drawn: Tensor) -> None:
+        """Take the gradient of the batch again: of the objective's parts, or where the loss is sharper.
+
+        The same units drop out as in the first pass, before which the generator was at `drawn`.
+        """
+        if self.parts is not None and self._parts_due:
+            with self.parts.apart(self._gradients(), self._loss_scale), replayed(drawn, self.device):
+                self._pass(batch, self.parts.cross_entropy)
+        if self._sharpness is not None:
+            self._norms = torch.stack(torch._foreach_norm(self._gradients()))
+            with self._sharpness.perturbed(), replayed(drawn, self.device):
+                torch._foreach_zero_(self._gradients())
+                self._pass(batch, self.objective)
+
+    def _gradients(self) -> list[Tensor]:
+        gradients = [p.grad for _, p in self._trainable if p.grad is not None]
+        assert len(gradients) == len(self._trainable), "every trained parameter takes part in the loss"
+        return gradients
+
     def _accumulate(self, batch: Batch) -> list[TokenSums]:
+        return self._pass(batch, self.objective)
+
+    def _pass(self, batch: Batch, objective: Objective) -> list[TokenSums]:
+        """Add the gradient of the whole batch, micro-batch by micro-batch."""
         size = self.experiment.micro_batch_size
         rows = batch["tokens"].shape[0]
         # DDP averages gradients over ranks, where the sum is wanted
@@ -120,7 +173,7 @@ class LanguageModule(pl.LightningModule):
         for start in range(0, rows, size):
             last = start + size >= rows
             with nullcontext() if last else self._unsynchronised():
-                sums = self._sums(_rows(batch, start, start + size), scale)
+                sums = self._sums(_rows(batch, start, start + size), objective, scale)
                 self.manual_backward(sums.loss)
             parts.append(sums)
         return parts
@@ -129,11 +182,11 @@ class LanguageModule(pl.LightningModule):
         block = getattr(self.trainer.strategy, "block_backward_sync", None)
         return block() if block is not None else nullcontext()
 
-    def _sums(self, batch: Batch, scale: float = 1.0) -> TokenSums:
+    def _sums(self, batch: Batch, objective: Objective, scale: float = 1.0) -> TokenSums:
         hidden = self.model(
             batch["tokens"], positions=batch.get("positions"), documents=batch.get("documents")
         )
-        return self.objective(
+        return objective(
             hidden.flatten(0, 1),  # (B, T, C) → (B·T, C)
             batch["targets"].flatten(),
             weight=self.model.head_weight,
@@ -143,31 +196,95 @@ class LanguageModule(pl.LightningModule):
         )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Measure the gradient once, before clipping and before the optimizer; stop if it is not finite."""
-        gradients = [p.grad for _, p in self._trainable if p.grad is not None]
-        assert len(gradients) == len(self._trainable), "every trained parameter takes part in the loss"
-        self._norms = torch.stack(torch._foreach_norm(gradients))  # (P,)
-        norm = float(torch.linalg.vector_norm(self._norms, dtype=torch.float64))
-        if not math.isfinite(norm):
-            # fp16: the scaler skips a step whose scaled gradient overflowed, and lowers its scale
-            if self.trainer.precision == "16-mixed" and math.isfinite(self.last_loss()):
-                return
-            raise NonFiniteError(self._non_finite_text())
-        limit = self.experiment.train.clip_grad_norm
-        if limit is not None and norm > limit:
-            torch._foreach_mul_(gradients, limit / norm)
+        """Measure the gradient once, before clipping and before the optimizer.
 
-    def _non_finite_text(self) -> str:
-        assert self._norms is not None
-        assert self._rows is not None
-        worst = self.parameter_names[int(self._norms.isfinite().long().argmin())]
-        rows = self._rows.tolist()
+        An update that is not finite never reaches the weights. On a GPU the device itself sees to that,
+        where the optimizer is fused, and the host hears of it when it next waits (`settle`); elsewhere the
+        run stops here.
+        """
+        gradients = self._gradients()
+        norms = torch.stack(torch._foreach_norm(gradients))  # (P,)
+        norm = torch.linalg.vector_norm(norms, dtype=torch.float64)
+        if self._sharpness is None:  # else they were measured at the weights themselves
+            self._norms = norms
+        limit = self.experiment.train.clip_grad_norm
+        if norm.is_cuda and self._device_decides:
+            self._guard.keep_back(norm)
+            if limit is not None:
+                torch._foreach_mul_(gradients, (limit / norm).clamp(max=1.0).float())
+            return
+        self._look_at(float(norm))
+        if limit is not None and norm > limit:
+            torch._foreach_mul_(gradients, limit / float(norm))
+
+    @property
+    def _device_decides(self) -> bool:
+        alone = self._spikes is None and self._sharpness is None
+        return self._guard.possible and alone and not self._scaled
+
+    @property
+    def _scaled(self) -> bool:
+        """Whether the loss is scaled for fp16, whose scaler leaves out an update that overflowed."""
+        return bool(self.trainer.precision == "16-mixed")
+
+    @property
+    def _loss_scale(self) -> float:
+        """By how much the gradients are too large before the optimizer's step."""
+        return float(self.trainer.scaler.get_scale()) if self._scaled else 1.0  # type: ignore[union-attr]
+
+    def _look_at(self, norm: float) -> None:
+        """Stop for a gradient or loss that is not finite; leave the update out when it is a spike."""
+        # under DDP a loss is known to its rank alone, and all must stop together: `settle` looks at the sum
+        known = self.trainer.world_size == 1 or self._spikes is not None
+        loss = self._global_loss() if known else 0.0
+        if not math.isfinite(loss) or not (math.isfinite(norm) or self._scaled):
+            self._refuse(Update(self.last_loss(), self._norms, self._index), self.step + 1)
+        if self._spikes is not None and self._spikes.is_spike(loss, norm):
+            raise _LeftOut
+
+    def _global_loss(self) -> float:
+        """Loss of the last update over all ranks, nats per token."""
+        assert self._last is not None
+        return float(self.trainer.strategy.reduce(self._last.clone(), reduce_op="mean"))
+
+    def settle(self) -> None:
+        """Bring what was measured since the last time to the host: before a record, evaluation or checkpoint.
+
+        Raises NonFiniteError for the first update that was not finite; every rank must call it.
+        """
+        updates = self.window.settle()
+        for step, update in enumerate(updates, start=self.step - len(updates) + 1):
+            if not math.isfinite(update.loss) or not (self._scaled or bool(update.norms.isfinite().all())):
+                self._refuse(update, step)
+
+    def _refuse(self, update: Update, step: int) -> NoReturn:
+        """Say where it went wrong; the weights are still those before, so the forward pass shows it again."""
+        rows = update.index.tolist()
         shown = ", ".join(map(str, rows[:8])) + (", …" if len(rows) > 8 else "")
-        return (
-            f"step {self.step + 1}: the gradient of {worst} is not finite (loss {self.last_loss():g}, "
-            f"windows {shown}); the weights were not touched. Lower optimizer.lr or train.clip_grad_norm, "
-            "or warm up longer"
+        raise NonFiniteError(
+            f"step {step}: {self._culprit(update)} is not finite (loss {update.loss:g}, windows {shown}); "
+            "the weights were not touched. Lower optimizer.lr or train.clip_grad_norm, or warm up longer"
         )
+
+    def _culprit(self, update: Update) -> str:
+        arrays = self.trainer.datamodule.corpus.splits["train"].gather(update.index.cpu().numpy())  # type: ignore[attr-defined]
+        batch = {name: torch.as_tensor(array, device=self.device) for name, array in arrays.items()}
+        size = self.experiment.micro_batch_size
+
+        def forward() -> None:
+            with self.trainer.precision_plugin.forward_context():
+                for start in range(0, len(batch["tokens"]), size):
+                    self._sums(_rows(batch, start, start + size), self.objective)
+
+        layer = first_non_finite(self.model, forward)
+        if layer is not None:
+            return f"the output of {layer}"
+        if not math.isfinite(update.loss):
+            return "the loss of finite hidden states (the head's logits)"
+        norms = zip(self.parameter_names, update.norms, strict=True)
+        bad = [name for name, norm in norms if not norm.isfinite()]
+        # the last of them is the first that the backward pass reached
+        return f"the gradient of {bad[-1]}"
 
     # ---- evaluation
 
@@ -177,7 +294,9 @@ class LanguageModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the sums of this evaluation."""
-        self.evaluation.add(self._sums(batch))
+        sums = self._sums(batch, self.objective)
+        self.evaluation.add(sums)
+        self.evaluation.windows.add(batch["index"], batch["targets"], sums.token_nats)
 
     # ---- checkpoints
 
@@ -187,12 +306,14 @@ class LanguageModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning does not keep: the step, clocks, open window, random states, configuration."""
+        self.settle()
         checkpoint[CHECKPOINT_KEY] = {
             **self.identity(),
             "tokens": self.tokens,
             "seconds": self.stopwatch.seconds,
             "window": self.window.state_dict(),
             "result": self.result,
+            "spikes": None if self._spikes is None else self._spikes.state_dict(),
             "random": random_state(),
         }
         del checkpoint["loops"]  # Lightning sees one epoch that starts where the loader does
@@ -205,18 +326,24 @@ class LanguageModule(pl.LightningModule):
         self.stopwatch.elapsed = float(state["seconds"])
         self.window.load_state_dict(state["window"])
         self.result = dict(state["result"])
+        if self._spikes is not None:
+            self._spikes.load_state_dict(state["spikes"])
         self._random = state["random"]
 
     def on_train_start(self) -> None:
         """Tell Lightning the step that a resumed run is at, and restore the random states."""
-        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
-        progress.ready = progress.completed = self.step
+        self._tell_step()
         if self._random is not None:
             restore_random_state(self._random)
             self._random = None
         elif self.trainer.global_rank:  # ranks that drew alike would drop out alike
             seed_all(self.experiment.seed + self.trainer.global_rank)
         self.stopwatch.start()
+
+    def _tell_step(self) -> None:
+        """Make Lightning's `global_step` our step."""
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
+        progress.ready = progress.completed = self.step
 
 
 def _rows(batch: Batch, start: int, stop: int) -> Batch:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
-from lmx.config import ConfigError, Experiment, TokenizerConfig
+from lmx.config import CheckpointError, ConfigError, Experiment, TokenizerConfig
 from lmx.config.overrides import parse
+from lmx.data.weights import SECONDS, fetch_weights
 from lmx.model.from_transformers import config_from_transformers
 
 PREFIX = "hf:"
@@ -20,6 +22,21 @@ FREE = (
 )
 
 
+def weights_folder(source: str, seconds: float = SECONDS) -> Path:
+    """Return the folder of `hf:` weights, given without that prefix: a folder, or a name on the Hub.
+
+    Raises CheckpointError when there is neither, or the Hub sends nothing for `seconds`.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or source.startswith((".", "~")) or source.count("/") != 1:
+        raise CheckpointError(
+            f"init_from: hf:{source}: no such folder; allowed: a folder, or namespace/name on the Hub"
+        )
+    return fetch_weights(source, seconds)
+
+
 def adopt(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
     """Give an experiment on `hf:` weights their model and, unless one is chosen, their tokenizer.
 
@@ -29,6 +46,7 @@ def adopt(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
     if experiment.init_from is None or not experiment.init_from.startswith(PREFIX):
         return experiment
     source = experiment.init_from.removeprefix(PREFIX)
+    folder = weights_folder(source, experiment.data.timeout_seconds)
     keys = {item.key_or_group for item in parse(overrides)}
     kept = {name: getattr(experiment.model, name) for name in FREE if f"model.{name}" in keys}
     clashing = sorted(
@@ -39,7 +57,7 @@ def adopt(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
             f"{clashing[0]}: has no effect with init_from={experiment.init_from}, which brings its own "
             f"model; allowed: {', '.join(f'model.{name}' for name in FREE)}"
         )
-    model = dataclasses.replace(config_from_transformers(source), **kept)
+    model = dataclasses.replace(config_from_transformers(folder), **kept)
     name = experiment.name
     if name == f"{experiment.data.name}_{experiment.model.name}":
         name = f"{experiment.data.name}_{model.name}"

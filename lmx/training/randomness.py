@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 
 def seed_all(seed: int) -> None:
@@ -45,3 +48,26 @@ def restore_random_state(states: list[dict[str, Any]]) -> None:
     np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
     version, internal, gauss = own["python"]
     random.setstate((version, tuple(internal), gauss))
+
+
+def dropout_state(device: torch.device) -> Tensor:
+    """Return the state of the generator that dropout draws from."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+@contextmanager
+def replayed(state: Tensor, device: torch.device) -> Iterator[None]:
+    """Drop out inside what was dropped out since `state`, and go on outside as if nothing had been drawn."""
+    now = dropout_state(device)
+    _set_dropout_state(state, device)
+    try:
+        yield
+    finally:
+        _set_dropout_state(now, device)
+
+
+def _set_dropout_state(state: Tensor, device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)

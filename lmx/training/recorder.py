@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 
 from lmx.config import NonFiniteError
 from lmx.data import Windows
-from lmx.measure import flops_per_token
+from lmx.measure import training_flops
 from lmx.runs import MetricsLog
 from lmx.training.callbacks.base import Listener, Measure
 from lmx.training.module import LanguageModule
@@ -61,6 +61,7 @@ class Recorder(pl.Callback):
             self._record_steps(trainer, pl_module)
 
     def _record_steps(self, trainer: pl.Trainer, module: LanguageModule) -> None:
+        module.settle()
         steps = module.window.take()
         now = module.stopwatch.seconds
         seconds, self._mark = now - self._mark, now
@@ -72,6 +73,10 @@ class Recorder(pl.Callback):
             "train/confidence": steps.mean("confidence"),
             "train/lr": module.rate,
         }
+        if module.experiment.train.spike_sigmas is not None:
+            values["train/skipped"] = float(steps.skipped.sum())
+        if module.parts is not None:
+            values |= {"train/cosine": steps.mean("cosine"), **module.parts.take()}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Measure):
                 values |= callback.measure(steps, module, seconds)
@@ -86,8 +91,9 @@ class Recorder(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Record an evaluation and tell the listeners."""
         totals = pl_module.evaluation.collect()
-        check_floor(totals, self.validation)
-        values = summarise(totals, self.validation)
+        if totals["tokens"] == self.validation.targets:  # of windows that were drawn, no floor is known
+            check_floor(totals, self.validation)
+        values = summarise(totals, self.validation, pl_module.experiment.train.eval_mean)
         values["val/seconds"] = round(time.perf_counter() - self._began, 3)
         pl_module.result = values
         self._write(trainer, pl_module, "val", dict(values), None)
@@ -108,15 +114,13 @@ class Recorder(pl.Callback):
     ) -> None:
         if not trainer.is_global_zero:
             return
-        experiment = module.experiment
-        flops = flops_per_token(experiment.model, experiment.data.sequence_length).training
         line: dict[str, Any] = {
             "kind": kind,
             "step": module.step,
             "epoch": round(module.step / self.steps_per_epoch, 6),
             "tokens": int(module.tokens),
             "seconds": round(module.stopwatch.seconds, 3),
-            "flops": flops * module.tokens,
+            "flops": training_flops(module.experiment) * module.tokens,
         }
         if steps is not None:
             line["steps"] = steps.count

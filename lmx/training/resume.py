@@ -16,7 +16,7 @@ from lmx.model.from_transformers import from_transformers
 from lmx.runs import RunFolder, config_fingerprint, newest_unfinished
 from lmx.training.checkpoints import BEST, LAST, newest_good, read_checkpoint
 from lmx.training.module import CHECKPOINT_KEY
-from lmx.training.pretrained import PREFIX
+from lmx.training.pretrained import PREFIX, weights_folder
 
 Say = Callable[[str], None]
 # what may differ from the run that is continued; everything else is the experiment itself
@@ -24,12 +24,16 @@ CHANGEABLE = ("train.horizon", "hardware", "checkpoint", "logger", "paths", "res
 
 
 def load_experiment(folder: RunFolder) -> Experiment:
-    """Return the experiment that a run folder holds."""
+    """Return the experiment that a run folder holds. Raises CheckpointError when its file is damaged."""
     try:
-        config = yaml.safe_load(folder.config.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        config = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise CheckpointError(f"{folder.config}: damaged (not a mapping)")
+        return validate(config)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise CheckpointError(f"{folder.config}: cannot be read ({error})") from error
-    return validate(config)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder.config}: {error}") from error
 
 
 def find(experiment: Experiment, overrides: Sequence[str], say: Say) -> tuple[Experiment, RunFolder | None]:
@@ -54,13 +58,19 @@ def fingerprint(experiment: Experiment) -> str:
     return config_fingerprint(to_dict(experiment))
 
 
+def check_source(source: str) -> None:
+    """Raise CheckpointError when there is no run and no checkpoint file at an `init_from`."""
+    if not source.startswith(PREFIX) and not Path(source).expanduser().is_file():
+        RunFolder.open(source)
+
+
 def load_weights(model: nn.Module, source: str, say: Say) -> None:
     """Start `model` from a run folder (its best weights, else its last), a checkpoint file or `hf:` source.
 
     Raises CheckpointError naming each parameter that is missing, left over or of another shape.
     """
     if source.startswith(PREFIX):  # `adopt` has given the model its configuration
-        model.load_state_dict(from_transformers(source.removeprefix(PREFIX)).state_dict())
+        model.load_state_dict(from_transformers(weights_folder(source.removeprefix(PREFIX))).state_dict())
         return
     path = Path(source).expanduser()
     named = path.suffix == ".ckpt" or path.is_file()

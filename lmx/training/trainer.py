@@ -30,11 +30,11 @@ from lmx.training.horizon import evaluation_interval, max_hours
 from lmx.training.hyperparameters import HyperParameters
 from lmx.training.progress import Progress
 from lmx.training.recorder import Recorder
+from lmx.training.window_losses import WindowLosses
 
 UNSURPRISING = (
     "does not have many workers",  # data.num_workers is the user's choice; a batch takes microseconds
     "isinstance.treespec",  # Lightning's own use of a deprecated call
-    "Total length of .* across ranks is zero",  # a run killed between its last checkpoint and its end
     "It is recommended to use .*sync_dist=True",  # evaluations are summed over ranks before they are logged
 )
 
@@ -115,7 +115,7 @@ def assemble(
         if isinstance(callback, Samples):
             callback.write_to(folder)
     checkpoints = Checkpoints(
-        folder.checkpoints, kept.every_steps, kept.every_minutes, kept.keep_last, kept.best
+        folder.checkpoints, kept.every_steps, kept.every_minutes, kept.keep_last, kept.best, kept.best_mode
     )
     log = MetricsLog(folder.metrics)
     return pl.Trainer(
@@ -133,6 +133,7 @@ def assemble(
             Recorder(log, corpus.splits["validation"], train.log_every_steps, per_epoch),
             Evaluation(evaluation_interval(experiment, per_epoch), train.eval_at_start),
             checkpoints,
+            WindowLosses(folder, checkpoints, len(corpus.splits["validation"])),
             Ending(signals, max_hours(experiment)),
         ],
         plugins=[VerifiedCheckpointIO()],

@@ -16,7 +16,7 @@ from torch import Tensor
 from lmx.objective import TokenSums
 
 Array = NDArray[np.float64]
-SUMS = ("nats", "entropy", "correct", "correct_top5", "confidence")
+SUMS = ("nats", "entropy", "correct", "correct_top5", "confidence", "cosine")
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Steps:
     sums: dict[str, Array]  # name → (k,): sums over the valid tokens of each update
     tokens: Array  # (k,): valid tokens of each update
     norms: Array  # (k, P): gradient L2 norm of each parameter, before clipping
+    skipped: Array  # (k,): 1 where the update was left out as a spike
 
     @property
     def count(self) -> int:
@@ -45,28 +46,49 @@ class Steps:
         return np.sqrt(np.square(self.norms).sum(axis=1))
 
 
+@dataclass(frozen=True)
+class Update:
+    """What tells a sound update from one that is not."""
+
+    loss: float  # nats per token, over all ranks
+    norms: Tensor  # (P,): gradient L2 norm of each parameter
+    index: Tensor  # (B,): the windows of this rank
+
+
 class Window:
     """Collects the sums and gradient norms of each update without waiting for the device."""
 
     def __init__(self) -> None:
-        self._pending: list[tuple[Tensor, Tensor, float]] = []
-        self._rows: list[list[float]] = []  # settled: sums, then tokens, then norms
+        self._pending: list[tuple[Tensor, Tensor, float, bool, Tensor]] = []
+        self._rows: list[list[float]] = []  # settled: sums, tokens, skipped, then norms
 
-    def add(self, sums: Tensor, norms: Tensor, tokens: float) -> None:
-        """Add one update: `sums` (len(SUMS),) of this rank, `norms` (P,) and `tokens` of all ranks."""
-        self._pending.append((sums, norms, tokens))
+    def add(self, sums: Tensor, norms: Tensor, tokens: float, skipped: bool, index: Tensor) -> None:
+        """Add one update: `sums` (len(SUMS),) of this rank, `norms` (P,) and `tokens` of all ranks.
 
-    def settle(self) -> None:
-        """Bring what is pending to the host, summed over ranks: the one wait. Called by every rank alike."""
+        `skipped`: whether it was left out; `index` (B,): the windows of this rank.
+        """
+        self._pending.append((sums, norms, tokens, skipped, index))
+
+    def settle(self) -> list[Update]:
+        """Bring what is pending to the host, summed over ranks: the one wait. Called by every rank alike.
+
+        Returns the updates that were pending, in order.
+        """
         if not self._pending:
-            return
+            return []
         sums = torch.stack([row[0] for row in self._pending]).double()
         norms = torch.stack([row[1] for row in self._pending]).double()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(sums)
-        tokens = torch.tensor([[row[2]] for row in self._pending], dtype=torch.float64)
-        self._rows += torch.cat([sums.cpu(), tokens, norms.cpu()], dim=1).tolist()
+        sums, norms = sums.cpu(), norms.cpu()
+        counts = torch.tensor([row[2:4] for row in self._pending], dtype=torch.float64)  # tokens, skipped
+        self._rows += torch.cat([sums, counts, norms], dim=1).tolist()
+        settled = [
+            Update(float(sums[number, 0]) / max(row[2], 1.0), norms[number], row[4])
+            for number, row in enumerate(self._pending)
+        ]
         self._pending.clear()
+        return settled
 
     def take(self) -> Steps:
         """Return all updates since the last call and forget them."""
@@ -74,7 +96,8 @@ class Window:
         table = np.asarray(self._rows, dtype=np.float64)
         self._rows.clear()
         sums = {name: table[:, column] for column, name in enumerate(SUMS)}
-        return Steps(sums, table[:, len(SUMS)], table[:, len(SUMS) + 1 :])
+        tokens, skipped = table[:, len(SUMS)], table[:, len(SUMS) + 1]
+        return Steps(sums, tokens, table[:, len(SUMS) + 2 :], skipped)
 
     def __len__(self) -> int:
         return len(self._pending) + len(self._rows)
@@ -92,8 +115,14 @@ class Window:
 
 def step_sums(parts: list[TokenSums]) -> Tensor:
     """Add up the micro-batches of one update: (len(SUMS),) on their device."""
-    rows = [torch.stack([getattr(part, name) for name in SUMS]) for part in parts]
+    rows = [torch.stack([_sum(part, name) for name in SUMS]) for part in parts]
     return rows[0] if len(rows) == 1 else torch.stack(rows).sum(0)
+
+
+def _sum(part: TokenSums, name: str) -> Tensor:
+    """Return one of the sums; 0 for a cosine distance where the objective has none."""
+    value: Tensor | None = getattr(part, name)
+    return torch.zeros_like(part.nats) if value is None else value
 
 
 @dataclass

@@ -87,4 +87,10 @@ def presets() -> list[str]:
     root = config_dir()
     files = sorted(file.relative_to(root).with_suffix("") for file in root.glob("*/**/*.yaml"))
     options = [f"{file.parts[0]}={'/'.join(file.parts[1:])}" for file in files]
-    return [option for option in options if not option.startswith("hydra=")]
+    return [option for option in options if not option.startswith(("hydra=", "study="))]
+
+
+def options(group: str) -> list[str]:
+    """Return the options of a group that files in conf/ stand for, without its schema."""
+    names = (preset.removeprefix(f"{group}=") for preset in presets() if preset.startswith(f"{group}="))
+    return [name for name in names if name != "schema"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from config_helpers import changed
+from config_helpers import changed, options
 
 from lmx.config import ConfigError
 from lmx.config.compose import compose
@@ -22,7 +22,7 @@ def refusal(*overrides: str, **options: Any) -> str:
     return text
 
 
-MODELS = "gpt2_small, llama_tiny, rope_4l, tiny"
+MODELS = ", ".join(options("model"))
 
 # an override line, and the whole of what is said about it
 LINES = {
@@ -51,7 +51,7 @@ LINES = {
     "objective.zzz=1": "objective.zzz: unknown key; allowed: name, kind, alpha, temperature, top_k",
     "+objective.zzz=1": "objective.zzz: unknown key; allowed: name, kind, alpha, temperature, top_k",
     "optimizer.betas=[0.9,0.99]": (
-        "optimizer.betas: unknown key; allowed: name, lr, weight_decay, decay, update, rest "
+        "optimizer.betas: unknown key; allowed: name, lr, weight_decay, decay, update, rest, sharpness_rho "
         "(options of the class itself: optimizer.update.betas)"
     ),
     "lr=0.1": "lr: unknown key; did you mean 'optimizer.lr'?",
@@ -209,6 +209,10 @@ VALUES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"data.source": "hub"}, "data.repository: got nothing with data.source=hub, allowed: namespace/name"),
     (
+        {"data.streaming": True, "data.splits": {"train": "train[9:]", "validation": "x"}},
+        r"data.splits.train: got 'train\[9:\]' with data.streaming=true, allowed: whole splits",
+    ),
+    (
         {"data.packing": "stride"},
         "data.stride: got nothing with data.packing=stride, allowed: a number of tokens",
     ),
@@ -248,8 +252,8 @@ def test_all_problems_are_told_at_once() -> None:
     assert refusal("model.hiden_size=1", "sed=3", "data=wikitex2") == (
         "model.hiden_size: unknown key; did you mean 'model.hidden_size'?; sed: unknown key; did you "
         "mean 'seed'?; "
-        "data: got 'wikitex2', allowed: hub, storyworld, text, tinystories, wikitext103, wikitext2; "
-        "did you mean 'wikitext2'?"
+        "data: got 'wikitex2', allowed: cosmopedia, hub, openwebtext, storyworld, text, tinystories, "
+        "wikitext103, wikitext2; did you mean 'wikitext2'?"
     )
     assert refusal("train.batch_size=abc", "model.qk_norm=3", "seed=x") == (
         "seed: got 'x', allowed: a whole number; model.qk_norm: got 3, allowed: true or false; "
@@ -260,16 +264,16 @@ def test_all_problems_are_told_at_once() -> None:
 
 def test_an_unknown_experiment_names_the_nearest_in_folders_too(tmp_path: Path) -> None:
     assert "allowed: " in refusal("experiment=zzz")
-    for name in ("ars/adamw", "ars/muon", "scaling/exp1"):
+    for name in ("own/adamw", "own/muon", "own/zebra"):
         file = tmp_path / "experiment" / f"{name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("# @package _global_\nseed: 1\n")
-    text = refusal("experiment=ars/adaw", folder=str(tmp_path))
+    text = refusal("experiment=own/adaw", folder=str(tmp_path))
     assert re.fullmatch(
-        r"experiment: got 'ars/adaw', allowed: .*scaling/exp1; did you mean 'ars/adamw'\?", text
+        r"experiment: got 'own/adaw', allowed: .*own/zebra.*; did you mean 'own/adamw'\?", text
     ), text
-    assert refusal("experiment/ars=adamw", folder=str(tmp_path)) == (
-        "experiment/ars: unknown group; did you mean 'experiment=ars/adamw'?"
+    assert refusal("experiment/own=adamw", folder=str(tmp_path)) == (
+        "experiment/own: unknown group; did you mean 'experiment=own/adamw'?"
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from config_helpers import changed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tally import Tally
 
 from lmx.config import ConfigError, Experiment
 from lmx.config.compose import compose
@@ -216,11 +217,14 @@ def test_any_value_of_any_key(key: str, value: Any) -> None:
 
 
 @pytest.mark.slow
-@settings(quick, max_examples=5000, derandomize=False)
-@given(st.lists(lines, min_size=1, max_size=3))
-def test_any_line_many_times(overrides: list[str]) -> None:
+@pytest.mark.timeout(7200)
+@settings(quick, max_examples=4000, derandomize=False)
+@given(overrides=st.lists(lines, min_size=1, max_size=3))
+def test_any_line_many_times(overrides: list[str], tally: Tally) -> None:
+    tally.count("override lines", "composed", len(overrides), 0)
     attempt(lambda: compose(overrides))
     assert os.listdir() == []
+    tally.count("override lines", "composed", 0, len(overrides))
 
 
 # found by the tests above and by hand; each once escaped as another exception or as several lines

@@ -39,7 +39,17 @@ def test_presets_are_found_at_all() -> None:
     assert {"model=tiny", "data=wikitext2", "optimizer=muon", "debug=fast"} <= set(presets())
 
 
-@pytest.mark.parametrize("experiment", [preset for preset in presets() if preset.startswith("experiment=")])
+def one_of_each_family() -> list[str]:
+    """Every experiment of its own, and of those in a folder the first."""
+    first: dict[str, str] = {}
+    for preset in presets():
+        if preset.startswith("experiment="):
+            family, _, _ = preset.rpartition("/")
+            first.setdefault(family or preset, preset)
+    return list(first.values())
+
+
+@pytest.mark.parametrize("experiment", one_of_each_family())
 @pytest.mark.parametrize(
     "choice", ["model=gpt2_small", "data=storyworld", "hardware=ddp_cpu", "logger=[csv,tensorboard]"]
 )
@@ -75,10 +85,10 @@ def test_the_cache_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_configurations_of_ones_own(tmp_path: Path) -> None:
-    (tmp_path / "experiment" / "ars").mkdir(parents=True)
+    (tmp_path / "experiment" / "own").mkdir(parents=True)
     (tmp_path / "model").mkdir()
-    (tmp_path / "experiment" / "ars" / "adamw.yaml").write_text(
-        "# @package _global_\ndefaults:\n  - override /model: wide\nname: ars/adamw\n"
+    (tmp_path / "experiment" / "own" / "adamw.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /model: wide\nname: own/adamw\n"
         "model: {position: none, rope_theta: 3}\n"
     )
     (tmp_path / "model" / "wide.yaml").write_text(
@@ -87,8 +97,8 @@ def test_configurations_of_ones_own(tmp_path: Path) -> None:
     )
     (tmp_path / "mine.yaml").write_text("defaults: [train, _self_]\nseed: 5\n")
     folder = str(tmp_path)
-    composed = compose(["experiment=ars/adamw"], folder=folder)
-    assert (composed.name, composed.model.name, composed.model.hidden_size) == ("ars/adamw", "wide", 256)
+    composed = compose(["experiment=own/adamw"], folder=folder)
+    assert (composed.name, composed.model.name, composed.model.hidden_size) == ("own/adamw", "wide", 256)
     assert composed.model.rope_theta == 3.0, "a preset's key without effect is idle, not an error"
     assert compose(config_name="mine", folder=folder).seed == 5
 

@@ -19,7 +19,7 @@ Fault = Callable[[str], int | str | None]
 
 
 class LoopbackHub:
-    """Serves the files below `root` as dataset `OWNER/stories` of every owner but "nobody"."""
+    """Serves the files below `root` as dataset and model `OWNER/stories` of every owner but "nobody"."""
 
     def __init__(self, root: Path) -> None:
         self.fault: Fault = lambda path: None
@@ -81,9 +81,9 @@ class LoopbackHub:
             self.refuse(request, fault, "")
         elif fault == "hang":
             time.sleep(60)
-        elif match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/(\w[\w-]*)/?(.*))?", path):
+        elif match := re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)(?:/(\w[\w-]*)/?(.*))?", path):
             self.answer_api(request, *match.groups(), query=parse_qs(url.query), body=body)
-        elif match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        elif match := re.fullmatch(r"(?:/datasets)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self.answer_file(request, *match.groups(), fault=fault)
         else:
             self.refuse(request, 404, "")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from data_helpers import bpe
 from loopback_hub import LoopbackHub
+
+from lmx.data.vocabulary import train_bpe
 
 # The client reads its environment when it is imported, so it lives in a process of its own. One serves most
 # cases: each takes a repository and a cache that no other case has touched.
@@ -22,14 +26,16 @@ import json, sys
 from lmx.config import DataConfig, LmxError, TokenizerConfig
 from lmx.data import prepare
 for line in sys.stdin:
-    cache, settings = json.loads(line)
+    cache, settings, tokenizer = json.loads(line)
     lines = []
     try:
         data = DataConfig(name="stories", source="hub", sequence_length=8, **settings)
-        corpus = prepare(data, TokenizerConfig(name="byte", kind="byte"), cache, lambda text: None)
+        corpus = prepare(data, TokenizerConfig(**tokenizer), cache, lambda text: None)
         for name, windows in corpus.splits.items():
             facts = corpus.facts["splits"][name]
             lines.append(f"{name} {facts['documents']} {facts['bytes']}")
+        if tokenizer["kind"] != "byte":
+            lines = [corpus.tokenizer.fingerprint]
     except LmxError as error:
         lines.append(f"{type(error).__name__} {error}")
     print(json.dumps(lines), flush=True)
@@ -57,16 +63,25 @@ class Client:
             text=True,
         )
 
+    def tokenizer(self, owner: str, cache: Path, revision: str | None = None) -> list[str]:
+        """Prepare with the tokenizer `OWNER/stories`; return its fingerprint, or the error."""
+        pretrained = {"name": "p", "kind": "pretrained", "path": f"{owner}/stories", "revision": revision}
+        (cache / "corpus").mkdir(parents=True, exist_ok=True)
+        for name in ("train", "valid"):
+            (cache / f"corpus/{name}.txt").write_text("a story about a cat")
+        return self.ask(cache, {"local_dir": str(cache / "corpus"), "timeout_seconds": 2}, pretrained)
+
     def prepare(self, owner: str, cache: Path, **settings: Any) -> list[str]:
         """Prepare `OWNER/stories`; return a line for each split, or the error."""
+        splits = {"splits": dict(zip(ROWS, ROWS, strict=True))}
+        repository = {"repository": f"{owner}/stories"}
+        return self.ask(cache, {**splits, **settings, **repository}, {"name": "byte", "kind": "byte"})
+
+    def ask(self, cache: Path, settings: dict[str, Any], tokenizer: dict[str, Any]) -> list[str]:
+        """Have a corpus prepared; return what came of it."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        settings = {
-            "splits": dict(zip(ROWS, ROWS, strict=True)),
-            **settings,
-            "repository": f"{owner}/stories",
-        }
-        self.process.stdin.write(json.dumps([str(cache), settings]) + "\n")
+        self.process.stdin.write(json.dumps([str(cache), settings, tokenizer]) + "\n")
         self.process.stdin.flush()
         lines: list[str] = json.loads(self.process.stdout.readline())
         return lines
@@ -127,6 +142,21 @@ def test_streaming_takes_the_first_documents(hub: LoopbackHub, client: Client, t
     lines = client.prepare("streamed", tmp_path, streaming=True, max_documents=10)
     assert [line.split()[:2] for line in lines] == [["train", "10"], ["validation", "10"], ["test", "10"]]
     assert lines[0].split()[2] == str(10 * len("train story 0"))
+
+
+def test_first_documents_of_a_stream_with_a_share_held_out(
+    hub: LoopbackHub, client: Client, tmp_path: Path
+) -> None:
+    lines = client.prepare(
+        "cosmo",
+        tmp_path,
+        streaming=True,
+        splits={"train": "train", "validation": "train"},
+        validation_fraction=0.1,
+        max_documents=50,
+        max_held_out_documents=5,
+    )
+    assert [line.split()[:2] for line in lines] == [["train", "50"], ["validation", "5"]]
 
 
 def test_parts_of_a_split_and_a_share_held_out(hub: LoopbackHub, client: Client, tmp_path: Path) -> None:
@@ -240,3 +270,102 @@ def test_damage_that_stays_is_refused_and_leaves_nothing(
     assert error.endswith(REMEDY)
     hub.fault = lambda path: None  # a whole file from now on, into the same caches
     assert client.prepare(f"always-{fault}", tmp_path) == GOOD
+
+
+def test_failures_while_streaming_end_in_time_and_leave_nothing(
+    hub: LoopbackHub, client: Client, tmp_path: Path
+) -> None:
+    expected = {
+        "truncate": "",
+        "corrupt": "",
+        "hang": "no answer in data.timeout_seconds=1",
+        404: "it does not exist (404)",
+        500: "no answer in data.timeout_seconds=1 (HTTP Error 500)",
+    }
+    for fault, text in expected.items():
+        hub.fault = lambda path, fault=fault: fault if "resolve" in path and "train" in path else None
+        begun = time.monotonic()
+        [error] = client.prepare(f"stream-{fault}", tmp_path, streaming=True, timeout_seconds=1)
+        assert time.monotonic() - begun < 20  # far from the minutes of the client's own retries
+        assert f"data.repository: stream-{fault}/stories cannot be read: {text}" in error
+        assert error.endswith(REMEDY)
+        hub.fault = lambda path: None
+        assert client.prepare(f"stream-{fault}", tmp_path, streaming=True) == GOOD
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (401, "it does not exist, or is private (401)"),
+        (429, "no answer in data.timeout_seconds=1 (HTTP Error 429)"),
+        (500, "no answer in data.timeout_seconds=1 (HTTP Error 500)"),
+    ],
+)
+def test_refusals_of_a_file_name_the_status(
+    hub: LoopbackHub, client: Client, tmp_path: Path, status: int, text: str
+) -> None:
+    hub.fault = lambda path: status if "resolve" in path and "train" in path else None
+    [error] = client.prepare(f"file-{status}", tmp_path, timeout_seconds=1)
+    assert error == f"DataError data.repository: file-{status}/stories cannot be read: {text}{REMEDY}"
+
+
+# ---- tokenizers
+
+
+@pytest.fixture(scope="module")
+def speller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = train_bpe(bpe(280), ["the cat and the hat"] * 5)
+    tokenizer.save(folder)
+    (folder / "rules.json").unlink()
+    (folder / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>", "pad_token": "<pad>"}')
+    with LoopbackHub(folder) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def reader(speller: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    started = Client(speller.url, tmp_path_factory.mktemp("home"))
+    yield started
+    started.close()
+
+
+def test_tokenizer_of_the_hub_is_fetched_once(speller: LoopbackHub, reader: Client, tmp_path: Path) -> None:
+    [fingerprint] = reader.tokenizer("first", tmp_path / "a")
+    assert fingerprint == train_bpe(bpe(280), ["the cat and the hat"] * 5).fingerprint
+    asked = len(speller.requests)
+    assert reader.tokenizer("first", tmp_path / "b") == [fingerprint]
+    assert len(speller.requests) == asked
+    assert reader.tokenizer("first", tmp_path / "c", revision=speller.commit) == [fingerprint]
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        (401, "it does not exist, or is private (401)"),
+        (429, "too many requests (429), try later"),
+        (500, "the Hub answers 500"),
+        ("hang", "no answer in data.timeout_seconds=2"),
+    ],
+)
+def test_tokenizer_that_cannot_be_fetched(
+    speller: LoopbackHub, reader: Client, tmp_path: Path, fault: int | str, text: str
+) -> None:
+    speller.fault = lambda path: fault
+    [error] = reader.tokenizer(f"away-{fault}", tmp_path)
+    speller.fault = lambda path: None
+    assert error.startswith(
+        f"DataError tokenizer.path: away-{fault}/stories cannot be read: {text}; allowed:"
+    )
+    assert len(reader.tokenizer(f"away-{fault}", tmp_path)[0]) == 16
+
+
+@pytest.mark.parametrize("fault", ["corrupt", "truncate"])
+def test_damaged_tokenizer_is_refused_and_not_kept(
+    speller: LoopbackHub, reader: Client, tmp_path: Path, fault: str
+) -> None:
+    speller.fault = lambda path: fault if path.endswith("tokenizer.json") else None
+    [error] = reader.tokenizer(f"bad-{fault}", tmp_path)
+    speller.fault = lambda path: None
+    assert error.startswith(f"DataError tokenizer.path: bad-{fault}/stories cannot be read: ")
+    assert len(reader.tokenizer(f"bad-{fault}", tmp_path)[0]) == 16

@@ -9,7 +9,7 @@ import pytest
 from data_helpers import real_data
 
 from lmx.data import overlap as module
-from lmx.data.overlap import Overlap, overlap
+from lmx.data.overlap import Overlap, overlap, sequences
 
 
 def by_sets(train: list[str], held_out: list[str], size: int) -> tuple[int, int]:
@@ -51,12 +51,26 @@ def test_sequences_do_not_cross_documents() -> None:
 def test_two_splits_are_kept_apart() -> None:
     text = [str(i) for i in range(40)]
     check = Overlap()
-    check.hold_out("validation", [text])
-    check.hold_out("test", [["x", *text[:20]]])
-    check.pass_by([text[:15]])
+    check.hold_out("validation", sequences(" ".join(text)))
+    check.hold_out("test", sequences(" ".join(["x", *text[:20]])))
+    check.pass_by(sequences(" ".join(text[:15])))
     facts = check.facts()
     assert facts["validation"]["13_words"] == {"sequences": 28, "shared": 3, "sampled": False}
     assert facts["test"]["13_words"] == {"sequences": 9, "shared": 3, "sampled": False}
+
+
+def test_words_are_those_of_split_in_any_script() -> None:
+    spaces = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000 and chr(code).isspace()]
+    text = "".join(f"né{i}日{space}🙂" for i, space in enumerate(spaces)) + "  end\n"
+    assert sequences(text).words == len(text.split())
+    # the same words are the same sequences, whatever stands between and beside them
+    words = [f"é{i}" if i % 5 else f"e{i}" for i in range(13)]
+    ways = [" ".join(words), "\u2003".join(words) + "\0a b", "x " * 500 + "\0" + "\n ".join(words)]
+    hashes = [set(sequences(way).hashes[13].tolist()) for way in ways]
+    assert set.intersection(*hashes) == hashes[0]
+    assert len(hashes[0]) == 1
+    other = " ".join([words[1], words[0], *words[2:]])
+    assert not set(sequences(other).hashes[13].tolist()) & hashes[0]
 
 
 def test_sample_of_many_sequences_estimates_the_share(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,4 +93,5 @@ def test_real_validation_text_shares_little_with_the_rest() -> None:
 def test_no_documents_at_all() -> None:
     assert overlap([], ["a b"])["13_words"] == {"sequences": 0, "shared": 0, "sampled": False}
     assert overlap(["a b"], [])["13_words"]["sequences"] == 0
-    assert module._hashes([])[13].dtype == np.uint64
+    assert sequences("").words == 0
+    assert sequences("").hashes[13].dtype == np.uint64

@@ -59,7 +59,14 @@ def test_long_texts_are_cut_where_no_token_crosses(monkeypatch: pytest.MonkeyPat
         assert len(parts) > 10
         assert all(len(part) <= 100 for part, _ in parts)
     assert [last for _, last in parts] == [False] * (len(parts) - 1) + [True]
-    assert [part for part, _ in pieces("documents", ["x" * 250])] == ["x" * 100, "x" * 100, "x" * 50]
+    # no safe place before the limit: a later one, or the limit
+    monkeypatch.setattr(packing_module, "LIMIT", 150)
+    long = ["x" * 120 + " " + "x" * 150 + "x" * 150 + "x"]
+    assert [len(part) for part, _ in pieces("documents", long)] == [120, 150, 150, 2]
+    assert [part for part, _ in pieces("documents", ["x" * 99 + "\n" + "y" * 99])] == [
+        "x" * 99 + "\n",
+        "y" * 99,
+    ]
 
 
 def test_joined_chunks_tokenize_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,11 +77,11 @@ def test_joined_chunks_tokenize_as_the_whole(monkeypatch: pytest.MonkeyPatch) ->
     encode = obtain(tokenizer, [], Path("unused"), print).encode_batch
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:600]
     texts = [line if line.strip() else "" for line in lines]
-    whole = encode(["\n\n".join(texts)])[0]
+    whole = encode(["\n\n".join(texts)]).ids
     monkeypatch.setattr(packing_module, "CHUNK", 3000)
     chunks = [part for part, _ in pieces("stream", texts, separator="newlines")]
     assert len(chunks) > 20
-    np.testing.assert_array_equal(np.concatenate(encode(chunks)), whole)
+    np.testing.assert_array_equal(encode(chunks).ids, whole)
 
 
 # ---- windows

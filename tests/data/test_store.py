@@ -19,9 +19,10 @@ import pytest
 from data_helpers import BYTE, bpe, files_config, prepared, silent, write_splits
 
 from lmx.config import ConfigError, DataConfig, DataError, SpaceError
-from lmx.data import prepare, writing
+from lmx.data import packing, prepare, split_writer
 from lmx.data.manifest import find, open_prepared
 from lmx.data.store import MANIFEST, open_store
+from lmx.data.tokenizers import ByteTokenizer
 
 TRAIN = "\n\n".join(f"story number {i} about the cat" for i in range(50))
 
@@ -191,7 +192,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(
     def full(*arguments: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(writing._SplitWriter, "_put", full)
+    monkeypatch.setattr(split_writer.SplitWriter, "_put", full)
     with pytest.raises(SpaceError, match=r"paths\.cache: the disk of .*cache is full"):
         prepared(data, tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache/stores").iterdir() if path.is_dir()]
@@ -216,6 +217,79 @@ def test_empty_and_short_corpora(tmp_path: Path) -> None:
         match=r"data\.sequence_length: got 8, but the train split of small .7 tokens, .* gives no window",
     ):
         prepared(data, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("separator", ["eos", "newlines", "none"])
+def test_batches_chunks_and_threads_leave_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, separator: str
+) -> None:
+    """One long line, many short ones: the tokens and counts are those of each text tokenized whole."""
+    texts = ["word " * 3000 + "end", *(f"story {i}, naïve  and\nlong" for i in range(400)), "x" * 5000]
+    data = write_splits(tmp_path / "c", "\n\n".join(texts), "held out\n\nagain")
+    data.separator = separator
+    tokenizer = bpe(400)
+    whole = prepared(data, tmp_path / "whole", tokenizer)
+    monkeypatch.setattr(split_writer, "BATCH_CHARACTERS", 500)
+    monkeypatch.setattr(packing, "CHUNK", 700)
+    monkeypatch.setattr(packing, "LIMIT", 10_000)
+    parts = prepared(data, tmp_path / "parts", tokenizer)
+    assert parts.fingerprint == whole.fingerprint
+    encode, eos = whole.tokenizer.encode, whole.tokenizer.eos_id
+    if separator == "eos":
+        expected = [eos, *(i for text in texts for i in (*encode(text), eos))]
+    else:
+        expected = encode(("\n\n" if separator == "newlines" else "").join(texts))
+    assert whole.splits["train"].split.tokens.tolist() == expected
+    facts = parts.facts["splits"]["train"]
+    assert facts["words"] == sum(len(text.split()) for text in texts)
+    assert facts["documents"] == len(texts)
+    for name in ("text_sha256", "longest_document_bytes", "floor_bits"):
+        assert facts[name] == whole.facts["splits"]["train"][name]
+    if separator == "eos":  # what stands between documents counts where it is text
+        assert facts["bytes"] == sum(len(text.encode()) for text in texts)
+
+
+def test_error_of_a_thread_is_the_error_of_preparing(
+    data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: ByteTokenizer, texts: list[str]) -> None:
+        raise DataError("tokenizer: cannot go on")
+
+    monkeypatch.setattr(ByteTokenizer, "encode_batch", broken)
+    with pytest.raises(DataError, match="cannot go on"):
+        prepared(data, tmp_path / "cache")
+    assert not [path for path in (tmp_path / "cache/stores").iterdir() if path.is_dir()]
+
+
+def test_second_process_says_that_it_waits(data: DataConfig, tmp_path: Path) -> None:
+    folder = prepared(data, tmp_path / "cache").store.folder
+    shutil.rmtree(folder)
+    ready = tmp_path / "ready"
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, pathlib, sys, time\n"
+            "file = open(sys.argv[1], 'w')\n"
+            "fcntl.flock(file, fcntl.LOCK_EX)\n"
+            "pathlib.Path(sys.argv[2]).touch()\n"
+            "time.sleep(60)\n",
+            str(folder.with_name(f".{folder.name}.lock")),
+            str(ready),
+        ]
+    )
+    while not ready.exists():
+        time.sleep(0.01)
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if "waiting" in text:
+            holder.kill()  # the kernel drops its lock
+
+    assert prepare(data, BYTE, tmp_path / "cache", say).store.folder == folder
+    holder.wait()
+    assert said[0] == "small: another process is preparing it; waiting"
 
 
 def test_one_document_cannot_be_held_out(tmp_path: Path) -> None:

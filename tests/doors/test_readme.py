@@ -72,7 +72,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def test_the_readme_shows_commands_of_every_door() -> None:
     shown = " ".join(COMMANDS)
-    for door in ("train", "plan", "report", "evaluate", "generate", "data"):
+    for door in ("train", "study", "plan", "report", "audit", "evaluate", "generate", "export", "data"):
         assert f"python -m lmx.{door}" in shown
 
 
@@ -146,14 +146,20 @@ def test_wikitext_from_a_folder(place: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [line for line in COMMANDS if re.search(r"lmx\.(report|evaluate|generate)", line)]
+    "command", [line for line in COMMANDS if re.search(r"lmx\.(report|audit|evaluate|generate|export)", line)]
 )
-def test_commands_on_a_run(command: str, place: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_on_a_run(
+    command: str, place: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     module, *words = shlex.split(command)[2:]
     runs = iter((place["first"], place["second"]))
-    argv = [next(runs) if word == "RUN" else word for word in words]
-    module = "lmx.report.__main__" if module == "lmx.report" else module
-    assert run_door(module, argv) == 0
+    page = tmp_path / "theirs.md"
+    page.write_text("| Epoch | Eval Loss | Eval Perplexity |\n|--|--|--|\n| 1 | 2.0 | 7.39 |\n")
+    places = {"OUT": str(tmp_path / "out"), "FILE.md": str(page)}
+    argv = [next(runs) if word == "RUN" else places.get(word, word) for word in words]
+    module = f"{module}.__main__" if module in ("lmx.report", "lmx.audit") else module
+    found_something = module == "lmx.audit.__main__" and "--report" not in argv
+    assert run_door(module, argv) == int(found_something)  # of a run that is four steps long
     assert capsys.readouterr().out.strip()
 
 
@@ -164,6 +170,15 @@ def test_data_and_plan(place: dict[str, str], capsys: pytest.CaptureFixture[str]
         module = "lmx.data.__main__" if module == "lmx.data" else module
         assert run_door(module, [*words, *extra]) == 0
         assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "lmx.study" in line])
+def test_studies(command: str, place: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(command)[3:]
+    # of the real study only the list: its arms train for hours
+    argv = [*words, place["cache"], place["outputs"], *([] if "--list" in words else ["--list"])]
+    assert run_door("lmx.study", argv) == 0
+    assert capsys.readouterr().out.count(" missing ") == 24  # eight rates, three seeds
 
 
 def test_the_refusal_in_the_readme_is_the_real_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import torch
 from model_helpers import VARIANTS, random_tokens, tiny_model
 
 from lmx.config import ConfigError
-from lmx.model import Decoder, GenerationOptions, generate
+from lmx.model import Decoder, GenerationOptions, generate, lay_out_for_generation
 from lmx.model.sampling import filter_logits, next_tokens
 
 GREEDY = {"temperature": 0.0}
@@ -42,6 +42,19 @@ def test_greedy_rows_of_unequal_length_equal_each_row_alone_without_a_cache(opti
     prompts = [[5], [1, 2, 3, 4, 5, 6, 7], [9, 8, 7]]
     rows = generate(model, prompts, GenerationOptions(max_new_tokens=9, **GREEDY))
     assert rows == [slow_greedy(model, prompt, 9) for prompt in prompts]
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+def test_a_layout_by_columns_changes_no_value_and_no_text(options: dict[str, Any]) -> None:
+    plain, laid = tiny_model(**options), lay_out_for_generation(tiny_model(**options))
+    for name, parameter in plain.named_parameters():
+        other = laid.get_parameter(name)
+        assert torch.equal(parameter, other)
+        assert other.ndim == 1 or other.T.is_contiguous()
+    assert laid.head_weight is laid.embedding.weight
+    prompts = [[5], [1, 2, 3]]
+    greedy = GenerationOptions(max_new_tokens=12, **GREEDY)
+    assert generate(laid, prompts, greedy) == generate(plain, prompts, greedy)
 
 
 def test_stop_tokens_end_a_row_and_the_callback_sees_what_is_returned() -> None:

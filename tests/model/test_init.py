@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from model_helpers import tiny_config, tiny_model
+from torch.optim import Adam
 
 from lmx.model import Decoder
 
@@ -81,20 +83,29 @@ def test_mup_multipliers_follow_the_adam_table() -> None:
     assert model.blocks[0].attention.scale == 1 / 16
 
 
-def coordinates(width: int, base: int | None) -> dict[str, float]:
-    """Mean change of the activations' size after a few Adam steps, a layer kind."""
+def mup_model(width: int, base: int | None, **changes: object) -> tuple[Decoder, Callable[[float], Adam]]:
+    """A decoder whose every width grows but that of a head, and its optimizer by rate."""
     torch.manual_seed(0)
-    options = {"init": "normal", "init_std": 0.1, "context_length": 16, "mup_base_width": base}
-    model = Decoder(
-        tiny_config(**options, hidden_size=width, intermediate_size=2 * width, tie_embeddings=False)
-    )
-    groups = [
-        {"params": [parameter], "lr": 0.02 * model.mup_lr_multiplier(name)}
-        for name, parameter in model.named_parameters()
-    ]
-    optimizer = torch.optim.Adam(groups)
+    shape = {"hidden_size": width, "num_heads": width // 16, "intermediate_size": 2 * width}
+    options = {"init": "normal", "tie_embeddings": False, "mup_base_width": base}
+    model = Decoder(tiny_config(**(shape | options | changes)))
+
+    def optimizer(lr: float) -> Adam:
+        groups = [
+            {"params": [parameter], "lr": lr * model.mup_lr_multiplier(name)}
+            for name, parameter in model.named_parameters()
+        ]
+        return Adam(groups, betas=(0.9, 0.95), fused=True)
+
+    return model, optimizer
+
+
+def coordinates(width: int, base: int | None) -> dict[str, float]:
+    """Mean size of the activations after ten Adam steps, a layer kind."""
+    model, optimizer_of = mup_model(width, base, init_std=0.1)
+    optimizer = optimizer_of(0.01)
     tokens = torch.randint(61, (4, 17), generator=torch.Generator().manual_seed(0))
-    for _ in range(4):
+    for _ in range(10):
         logits = model.logits(model(tokens[:, :-1]))
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
@@ -115,8 +126,49 @@ def coordinates(width: int, base: int | None) -> dict[str, float]:
 
 
 def test_coordinates_are_flat_over_widths_under_mup_and_grow_without() -> None:
-    narrow, wide = coordinates(64, base=64), coordinates(512, base=64)
-    for name, size in narrow.items():
-        assert 0.5 < wide[name] / size < 2, name
+    narrow = coordinates(64, base=64)
+    for width in (256, 1024):
+        wide = coordinates(width, base=64)
+        for name, size in narrow.items():
+            assert 0.5 < wide[name] / size < 2, (width, name)
     narrow, wide = coordinates(64, base=None), coordinates(512, base=None)
     assert wide["block"] / narrow["block"] > 4
+
+
+def chain(rows: int, seed: int) -> torch.Tensor:
+    """Rows (rows, 17) of a Markov chain in which each token has a few likely followers."""
+    table = torch.randn(61, 61, generator=torch.Generator().manual_seed(9))
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(61, (rows, 1), generator=generator)
+    for _ in range(16):
+        following = torch.multinomial((3 * table).softmax(-1)[tokens[:, -1]], 1, generator=generator)
+        tokens = torch.cat((tokens, following), 1)
+    return tokens
+
+
+def best_rate(width: int, base: int | None, rates: list[float], layers: int, steps: int) -> int:
+    """Number of the rate that ends with the lowest loss on held-out rows."""
+    losses = []
+    for rate in rates:
+        changes = {"init_std": 0.06, "num_layers": layers, "num_heads": width // 32}
+        model, optimizer_of = mup_model(width, base, **changes)
+        optimizer = optimizer_of(rate)
+        for step in range(steps + 1):
+            tokens = chain(64 if step == steps else 8, seed=step)
+            logits = model.logits(model(tokens[:, :-1]))
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+            if step < steps:
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        losses.append(loss.item())
+    best = losses.index(min(losses))
+    assert 0 < best < len(rates) - 1, losses  # inside the grid, or nothing is known
+    return best
+
+
+@pytest.mark.parametrize(("layers", "steps"), [(1, 15), pytest.param(2, 30, marks=pytest.mark.slow)])
+def test_the_best_rate_of_a_narrow_model_is_the_best_of_a_wide_one(layers: int, steps: int) -> None:
+    rates = [2.0**-k for k in (9, 8, 7, 6, 5)]
+    narrow, wide = (best_rate(width, 128, rates, layers, steps) for width in (128, 512))
+    assert abs(narrow - wide) <= 1

@@ -10,73 +10,19 @@ from typing import Any
 import pytest
 import torch
 from model_helpers import random_tokens, relative_difference, tiny_model
+from pairs import CASES, build_pair, gradients, padded_logits
 from torch import Tensor, nn
 
 from lmx.config import ConfigError
 from lmx.model import Decoder, GenerationOptions, generate
-from lmx.model.families import FAMILIES, parameter_names, split_gpt2
 from lmx.model.from_transformers import from_transformers
 from lmx.model.to_transformers import save_transformers, to_transformers
 
-_SHAPE = {
-    "vocab_size": 61,
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 40,
-    "max_position_embeddings": 16,
-}
-_GPT2 = {"vocab_size": 61, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 16}
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "gpt2": ("GPT2", _GPT2),
-    "gpt2-untied-relu": (
-        "GPT2",
-        {**_GPT2, "n_inner": 50, "activation_function": "relu", "tie_word_embeddings": False},
-    ),
-    "gpt2-exact-gelu": ("GPT2", {**_GPT2, "activation_function": "gelu", "layer_norm_epsilon": 1e-3}),
-    "llama": ("Llama", _SHAPE),
-    "llama-grouped": ("Llama", {**_SHAPE, "num_key_value_heads": 2, "tie_word_embeddings": True}),
-    "llama-wide-heads": (
-        "Llama",
-        {**_SHAPE, "head_dim": 10, "num_key_value_heads": 1, "attention_bias": True, "mlp_bias": True},
-    ),
-    "llama-geglu-theta": (
-        "Llama",
-        {**_SHAPE, "hidden_act": "gelu", "rope_parameters": {"rope_type": "default", "rope_theta": 123.0}},
-    ),
-    "qwen3": ("Qwen3", {**_SHAPE, "head_dim": 8, "num_key_value_heads": 4}),
-    "qwen3-family-a": (
-        "Qwen3",
-        {
-            **_SHAPE,
-            "num_attention_heads": 6,
-            "num_key_value_heads": 2,
-            "head_dim": 12,
-            "tie_word_embeddings": True,
-        },
-    ),
-}
-
 
 @pytest.fixture(scope="module", params=CASES, ids=CASES)
-def pair(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[nn.Module, Decoder]:
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Decoder]:
     """One of transformers' models with random weights, and ours read from its folder."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    family, options = CASES[request.param]
-    architecture = "GPT2LMHeadModel" if family == "GPT2" else f"{family}ForCausalLM"
-    config = getattr(transformers, f"{family}Config")(**options, bos_token_id=None, eos_token_id=None)
-    torch.manual_seed(0)
-    theirs = getattr(transformers, architecture)(config).eval()
-    for parameter in theirs.parameters():
-        nn.init.normal_(parameter, mean=0.05, std=0.2)
-    folder = tmp_path_factory.mktemp(request.param)
-    theirs.save_pretrained(folder)
-    return theirs, from_transformers(str(folder)).eval()
+    return build_pair(request.param, tmp_path_factory.mktemp(request.param))
 
 
 @pytest.mark.parametrize("length", [1, 7, 16])
@@ -88,36 +34,18 @@ def test_logits(pair: tuple[Any, Decoder], length: int) -> None:
 
 
 def test_padded_batches(pair: tuple[Any, Decoder]) -> None:
-    theirs, ours = pair
-    tokens, padding = random_tokens(3, 9), torch.tensor([0, 4, 8])
-    real = torch.arange(9) >= padding[:, None]
-    places = (torch.arange(9) - padding[:, None]).clamp(min=0)
     with torch.no_grad():
-        expected = theirs(tokens, attention_mask=real.long(), position_ids=places).logits
-        got = ours.logits(ours(tokens, cache=ours.new_cache(9, padding)))
-    assert relative_difference(got[real], expected[real]) < 1e-5
+        got, expected = padded_logits(*pair, random_tokens(3, 9), torch.tensor([0, 4, 8]))
+    assert relative_difference(got, expected) < 1e-5
 
 
 def test_gradients(pair: tuple[Any, Decoder]) -> None:
-    theirs, ours = pair
-    tokens = random_tokens(2, 16)
-    for model, logits in ((theirs, lambda: theirs(tokens).logits), (ours, lambda: ours.logits(ours(tokens)))):
-        model.zero_grad()
-        nn.functional.cross_entropy(logits()[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).backward()
-    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    family = FAMILIES[theirs.config.model_type]
-    if theirs.config.model_type == "gpt2":
-        gradients = split_gpt2(gradients)
-    names = parameter_names(family, ours.config)
-    for name, parameter in ours.named_parameters():
-        module, _, kind = name.rpartition(".")
-        expected = gradients[f"{names[module]}.{kind}"]
-        assert parameter.grad is not None
-        if module.endswith("attention.key") and kind == "bias":
+    for name, (got, expected) in gradients(*pair, random_tokens(2, 16)).items():
+        if name.endswith("attention.key.bias"):
             # softmax does not see the part of a key that all keys share: the exact gradient is almost nothing
-            torch.testing.assert_close(parameter.grad, expected, atol=1e-6, rtol=1e-3)
+            torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-3)
         else:
-            assert relative_difference(parameter.grad, expected) < 1e-5, name
+            assert relative_difference(got, expected) < 1e-5, name
 
 
 def test_bf16_within_its_own_rounding(pair: tuple[Any, Decoder]) -> None:

@@ -114,7 +114,7 @@ def cosine_distance(logits: Tensor, targets: Tensor, embedding: Tensor | None, m
 
 def sums_of(result: TokenSums) -> dict[str, Tensor]:
     """Return the sums that are there, by name."""
-    named = {spec.name: getattr(result, spec.name) for spec in fields(result)}
+    named = {spec.name: getattr(result, spec.name) for spec in fields(result) if spec.name != "token_nats"}
     return {name: value for name, value in named.items() if value is not None}
 
 

@@ -133,7 +133,18 @@ def test_pair_takes_rates_set_from_outside(net: Net) -> None:
     assert all(p.grad is None for p in net.parameters())
 
 
-@pytest.mark.parametrize("config", [paired(), settings(ADAMW), settings({"_target_": "lmx.optim.Lion"})])
+ORTHOGONAL = [{"_target_": f"lmx.optim.{name}"} for name in ("RMSuon", "AdaRMSuon", "AdaMuon")]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        paired(),
+        settings(ADAMW),
+        settings({"_target_": "lmx.optim.Lion"}),
+        *(settings(update, {**ADAMW, "lr": 0.01}) for update in ORTHOGONAL),
+    ],
+)
 def test_saved_and_continued_is_bitwise_the_uninterrupted_run(config: OptimizerConfig) -> None:
     straight = make_net()
     optimizer = build_optimizer(straight, config)
@@ -236,8 +247,17 @@ def test_width_multipliers_split_groups_and_spare_muon(net: Net) -> None:
 
 @pytest.mark.parametrize("preset", ["adamw", "muon", "sgd", "lion"])
 def test_presets_build_and_lower_the_loss(preset: str) -> None:
+    lowers_the_loss(f"optimizer={preset}")
+
+
+@pytest.mark.parametrize("preset", ["rmsuon", "adarmsuon", "adamuon"])
+def test_presets_of_large_models_do_so_at_a_higher_rate(preset: str) -> None:
+    lowers_the_loss(f"optimizer={preset}", "optimizer.lr=3e-3")
+
+
+def lowers_the_loss(*overrides: str) -> None:
     net = make_net()
-    optimizer = build_optimizer(net, compose([f"optimizer={preset}"]).optimizer)
+    optimizer = build_optimizer(net, compose(overrides).optimizer)
     tokens = torch.arange(8).repeat(2, 1)
     losses = []
     for _ in range(60):

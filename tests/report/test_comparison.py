@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -13,7 +14,6 @@ import pytest
 
 from lmx.report import comparison_table, render_comparison
 from lmx.report.__main__ import main
-from lmx.report.comparison import labels, ranked, remarks
 from lmx.report.facts import differing
 from lmx.runs import Run, RunFolder, read_run
 
@@ -24,16 +24,49 @@ def read(*folders: RunFolder) -> list[Run]:
     return [read_run(folder.path) for folder in folders]
 
 
-def test_the_best_run_stands_first_and_one_without_evaluation_last(make_run: MakeRun) -> None:
-    worse, none, best = make_run(level=1.5), make_run(evaluate=None), make_run(level=1.2)
-    assert [run.path for run in ranked(read(worse, none, best))] == [best.path, worse.path, none.path]
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than all the rest, and is seen in one test."""
+    monkeypatch.setattr("lmx.report.comparison.plot_study", lambda *arguments: [])
 
 
-def test_runs_without_bytes_are_ranked_by_loss(make_run: MakeRun) -> None:
-    best, other = make_run(level=1.2), make_run(level=1.5)
+def compared(out: Path, *folders: RunFolder) -> tuple[str, dict[str, Any]]:
+    """Render a comparison; return the page and the data beside it."""
+    path = render_comparison([folder.path for folder in folders], out)
+    return path.read_text(), json.loads((path.parent / "research_data.json").read_text())
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_the_best_configuration_stands_first_and_a_run_without_evaluation_is_left_out(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    worse, none, best = make_run(level=1.5), make_run(evaluate=None), make_run(("seed=2", "optimizer=muon"))
+    page, data = compared(tmp_path / "out", worse, none, best)
+    ranking = [item["configuration"] for item in data["ranking"]["tokens"]]
+    assert ranking == ["optimizer=muon", "optimizer=adamw"]
+    assert data["left_out"] == [f"{none.path}: no evaluation was recorded."]
+    assert f"- {none.path}: no evaluation was recorded." in page
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_runs_without_bytes_are_ranked_by_loss(make_run: MakeRun, tmp_path: Path) -> None:
+    best, other = make_run(level=1.2), make_run(("optimizer=muon",), level=1.5)
     text = best.metrics.read_text()
     best.metrics.write_text(re.sub(r'"val/bits_per_byte":[^,}]*,', "", text))
-    assert [run.path for run in ranked(read(other, best))] == [best.path, other.path]
+    _, data = compared(tmp_path / "out", other, best)
+    assert data["metric"]["name"] == "val/loss"
+    assert data["ranking"]["tokens"][0]["configuration"] == "optimizer=adamw"
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_runs_that_differ_in_the_seed_alone_are_one_configuration(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run((f"seed={seed}",), level=1.2 + seed / 100, noise=seed) for seed in (1, 2, 3)]
+    page, data = compared(tmp_path / "out", *runs)
+    (item,) = data["ranking"]["tokens"]
+    losses = [read_run(run.path).of_kind("val")[-1]["val/bits_per_byte"] for run in runs]
+    assert item["best"]["estimate"] == pytest.approx(sum(losses) / 3)
+    assert item["best"]["n"] == 3
+    assert "## Against the baseline" not in page
 
 
 def test_what_differs_names_the_choice_and_not_what_follows(make_run: MakeRun) -> None:
@@ -43,67 +76,86 @@ def test_what_differs_names_the_choice_and_not_what_follows(make_run: MakeRun) -
         "seed": ["42", "42", "3"],
         "optimizer.lr": ["0.003", "0.02", "0.002"],
     }
-    assert labels(runs)[1] == "optimizer=muon seed=42 lr=0.02"
 
 
-def test_equal_runs_still_have_different_labels(make_run: MakeRun) -> None:
-    assert len(set(labels(read(make_run(), make_run(), make_run())))) == 3
+@pytest.mark.usefixtures("no_plots")
+def test_equal_configurations_from_different_places_keep_their_names(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    runs = [make_run(), make_run(("optimizer=muon", "optimizer.lr=0.01")), make_run(("optimizer.lr=2e-3",))]
+    _, data = compared(tmp_path / "out", *runs)
+    assert set(data["configurations"]) == {
+        "optimizer=adamw lr=0.003",
+        "optimizer=muon lr=0.01",
+        "optimizer=adamw lr=0.002",
+    }
 
 
-def test_a_fair_comparison_has_no_remarks(make_run: MakeRun) -> None:
-    settings = [(f"optimizer.lr={rate}", f"seed={seed}") for rate in (1e-3, 2e-3) for seed in (1, 2)]
-    runs = [make_run(overrides, noise=number) for number, overrides in enumerate(settings)]
-    assert remarks(read(*runs)) == []
-
-
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize(
-    ("overrides", "options", "expected"),
+    ("overrides", "options", "code"),
     [
-        (
-            (),
-            {"tokenizer": "bpe-8k"},
-            "Different tokenizers: loss and perplexity per token are not",
-        ),
-        ((), {"steps": 900}, r"Unequal training: from 4\.92M to 7\.37M tokens"),
-        (("data.story_seed=1",), {}, "Different corpora"),
-        (("data.sequence_length=128",), {}, "Different sequence lengths"),
-        (("optimizer.lr=2e-3",), {}, "One seed: "),
-        (("optimizer.lr=2e-3", "seed=5"), {}, "No configuration has two seeds"),
-        (("optimizer.lr=2e-3", "model.num_layers=2"), {}, r"More than one setting differs \("),
-        ((), {"status": "interrupted"}, r"Not completed: run \d \(interrupted\)"),
-        ((), {"gpu": True}, "Different hardware or precision"),
-        ((), {"floor": 1.0}, r"Below the corpus's floor, which cannot be: run \d"),
+        (("optimizer.lr=2e-3",), {"tokenizer": "bpe-8k"}, "different-tokenizers"),
+        (("optimizer.lr=2e-3",), {"steps": 900}, "unequal-tokens"),
+        (("optimizer.lr=2e-3",), {}, "one-seed"),
+        (("optimizer.lr=2e-3", "model.num_layers=2"), {}, "several-knobs"),
+        (("optimizer.lr=2e-3",), {"status": "interrupted"}, "unfinished-arms"),
+        (("optimizer.lr=2e-3",), {"gpu": True}, "different-hardware"),
     ],
 )
-def test_each_reason_not_to_compare_is_one_line(
-    make_run: MakeRun, overrides: tuple[str, ...], options: dict[str, Any], expected: str
+def test_the_audit_s_findings_stand_in_the_page(
+    make_run: MakeRun, tmp_path: Path, overrides: tuple[str, ...], options: dict[str, Any], code: str
 ) -> None:
-    found = remarks(read(make_run(), make_run(overrides, **options)))
-    assert [text for text in found if re.match(expected, text)], found
+    page, data = compared(tmp_path / "out", make_run(overrides, **options), make_run())
+    assert code in [finding["code"] for finding in data["findings"]]
+    assert f"`{code}`" in page
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_fair_comparison_has_no_grave_finding_of_its_own(make_run: MakeRun, tmp_path: Path) -> None:
+    settings = [(f"optimizer.lr={rate}", f"seed={seed}") for rate in (1e-3, 2e-3) for seed in (1, 2)]
+    runs = [make_run(overrides, noise=n, level=1.1 + n / 50) for n, overrides in enumerate(settings)]
+    _, data = compared(tmp_path / "out", *runs)
+    of_the_comparison = [finding["code"] for finding in data["findings"] if finding["run"] is None]
+    assert of_the_comparison == []
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_what_is_wrong_with_a_run_stands_in_the_comparison(make_run: MakeRun, tmp_path: Path) -> None:
+    best = make_run(("optimizer.lr=2e-3",), floor=1.3)
+    identity = json.loads(best.identity.read_text())
+    identity["data"]["splits"]["validation"] = {"bytes": 10**6}
+    best.identity.write_text(json.dumps(identity))
+    page, _ = compared(tmp_path / "out", best, make_run(level=1.2))
+    assert "`below-entropy-floor`" in page
 
 
 def test_the_page_holds_the_records(make_run: MakeRun, tmp_path: Path) -> None:
-    first, second = make_run(level=1.2), make_run(("seed=2",), level=1.4)
+    first, second = make_run(level=1.2), make_run(("optimizer=muon",), level=1.4)
     path = render_comparison([second.path, first.path], tmp_path / "out")
     report = path.read_text()
     assert report.startswith("# 2 runs compared\n")
-    rows = [line for line in report.splitlines() if line.startswith("| ")][2:4]
-    for row, folder in zip(rows, (first, second), strict=True):
+    table = report.split("## Runs\n")[1]
+    for folder in (first, second):
         final = read_run(folder.path).of_kind("val")[-1]
+        row = next(line for line in table.splitlines() if folder.path.name in line)
         assert f"| {final['val/bits_per_byte']:.4f} |" in row
         assert f"| {final['val/perplexity']:,.2f} |" in row
+        link = re.search(r"\[.*?\]\((.*?)\)", row)
+        assert link is not None
+        assert (path.parent / link[1]).resolve() == folder.path.resolve()
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", report)
-    assert len(pictures) == 3
+    assert len(pictures) == 5
     assert all((path.parent / picture).is_file() for picture in pictures)
-    links = re.findall(r"\d\. \[.*?\]\((.*?)\)", report)
-    assert [(path.parent / link).resolve() for link in links] == [first.path.resolve(), second.path.resolve()]
 
 
-def test_the_terminal_s_table_fits_it(make_run: MakeRun) -> None:
-    runs = read(make_run(), make_run(("optimizer=muon", "model.num_layers=2", "data.stories=1000", "seed=7")))
-    text = comparison_table(runs)
+@pytest.mark.usefixtures("no_plots")
+def test_the_terminal_s_table_fits_it(make_run: MakeRun, tmp_path: Path) -> None:
+    other = make_run(("optimizer=muon", "model.num_layers=2", "data.stories=1000", "seed=7"), level=1.3)
+    compared(tmp_path / "out", make_run(), other)
+    text = comparison_table(tmp_path / "out")
     assert max(len(line) for line in text.splitlines()) <= 80
-    assert "More than one setting differs" in text
+    assert "several-knobs" in text
 
 
 def test_one_run_is_rendered_and_its_path_printed_last(
@@ -114,6 +166,7 @@ def test_one_run_is_rendered_and_its_path_printed_last(
     assert capsys.readouterr().out.splitlines()[-1] == str(folder.report)
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_a_folder_of_runs_is_compared_in_the_outputs(
     make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,8 @@ from lmx.config import CheckpointError
 from lmx.measure import chinchilla, lower_is_better
 from lmx.report import final_table, render_run
 from lmx.report.columns import COLUMNS, best_index, extremes, intervals
-from lmx.report.drawing import log_ticks, smoothed
+from lmx.report.drawing import log_ticks, smoothed, tick_label
+from lmx.report.drawing import thinned as thinned_curve
 from lmx.report.facts import settings, verdict
 from lmx.report.page import thinned
 from lmx.report.text import amount, code_block, duration, show
@@ -121,6 +122,7 @@ def test_an_epoch_a_row_when_there_are_no_more_evaluations(make_run: MakeRun) ->
         "Eval Loss": f"{evaluation['val/loss']:.4f}",
         "Eval Perplexity": f"{math.exp(evaluation['val/loss']):,.2f}",
         "Eval Bits/Byte": f"{evaluation['val/bits_per_byte']:.4f}",
+        "Best so far": "✓",
     }
 
 
@@ -166,6 +168,8 @@ def test_progression_lists_each_improvement_once(make_run: MakeRun) -> None:
     rows = table(report, "Progression")
     assert [row["Step"] for row in rows] == ["0", "100", "200", "300", "400", "600"]
     assert rows[-1]["better by"] == "50.00 %"
+    marks = {row["Step"]: row["Best so far"] for row in table(report, "Training")}
+    assert marks == {"0": "✓", "100": "✓", "200": "✓", "300": "✓", "400": "✓", "500": "", "600": "✓"}
     assert "6 of 7 evaluations were the best so far." in report
 
 
@@ -181,8 +185,10 @@ def test_verdict_and_accounting(make_run: MakeRun) -> None:
     )
     report = report_of(folder)
     ratio = chinchilla(950_000, 300 * 8192).ratio  # two passes: the distinct tokens count
-    assert f"D/N = {ratio:.3g}, few tokens for this size." in report
-    assert f"With repetition, {600 * 8192 / 950_000:.3g} tokens a parameter were seen." in report
+    assert f"| D/N | {ratio:.3g}, few tokens for this size |" in report
+    assert f"| optimal D for these parameters | {amount(20 * 950_000)} tokens |" in report
+    assert f"| optimal N for these tokens | {amount(300 * 8192 / 20)} parameters |" in report
+    assert f"| tokens a parameter with repetition | {600 * 8192 / 950_000:.3g} |" in report
     assert "| parameters, without embedding | 818,928 |" in report
     assert "| tokens trained on | 4,915,200 |" in report
     assert "| epochs | 2.00 |" in report
@@ -202,7 +208,7 @@ def test_below_the_floor_is_called_a_bug(make_run: MakeRun) -> None:
 def test_every_picture_in_the_report_is_there(make_run: MakeRun) -> None:
     folder = make_run()
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", report_of(folder))
-    assert pictures == ["plots/loss.png", "plots/bits_per_byte.png", "plots/dynamics.png"]
+    assert pictures == ["plots/loss.png", "plots/cost.png", "plots/dynamics.png"]
     assert all((folder.path / picture).read_bytes().startswith(PNG) for picture in pictures)
 
 
@@ -212,7 +218,6 @@ def test_without_evaluations(make_run: MakeRun) -> None:
     assert "No evaluation was recorded." in report
     assert [row["Epoch"] for row in table(report, "Training")] == ["1", "2"]
     assert "## Progression" not in report
-    assert not (folder.plots / "bits_per_byte.png").exists()
     assert "No evaluation was recorded." in final_table(read_run(folder.path))
 
 
@@ -280,7 +285,7 @@ def test_rendering_twice_gives_the_same(make_run: MakeRun) -> None:
     folder = make_run()
     first = report_of(folder)
     assert report_of(folder) == first
-    names = ["bits_per_byte.png", "dynamics.png", "loss.png"]
+    names = ["cost.png", "dynamics.png", "loss.png"]
     assert sorted(path.name for path in folder.plots.iterdir()) == names
 
 
@@ -345,12 +350,30 @@ def test_smoothing_against_a_plain_loop() -> None:
     np.testing.assert_array_equal(smoothed(data[:99]), data[:99])
 
 
+def test_thinning_keeps_order_ends_and_every_spike() -> None:
+    data = np.random.default_rng(0).normal(size=9_999)
+    data[[17, 5_001]] = 40.0, -40.0
+    steps, values = thinned_curve((np.arange(9_999), data))
+    assert 1000 < len(steps) < 2_500
+    assert (np.diff(steps) > 0).all()
+    assert (steps[0] < 9, steps[-1]) == (True, 9_998)
+    assert {17, 5_001} <= set(steps.tolist())
+    np.testing.assert_array_equal(values, data[steps])
+    few = (np.arange(10), data[:10])
+    assert thinned_curve(few) is few
+
+
 @pytest.mark.parametrize(("low", "high"), [(1.2, 7.7), (1e-4, 0.3), (0.31, 1.6), (2.0, 6.5), (1e-9, 1e9)])
 def test_ticks_of_a_logarithmic_axis_are_few_and_inside(low: float, high: float) -> None:
     ticks = log_ticks(low, high)
     assert 3 <= len(ticks) <= 8
     assert all(low <= tick <= high for tick in ticks)
     assert ticks == sorted(ticks)
+
+
+def test_numbers_at_an_axis() -> None:
+    found = [tick_label(value) for value in (0, 0.35, 12, 8000, 12_500, 1.5e6, 3e-5, 0.00015, -2000)]
+    assert found == ["0", "0.35", "12", "8k", "12.5k", "1.5M", "3e-5", "1.5e-4", "-2k"]
 
 
 def test_numbers_as_text() -> None:
@@ -369,8 +392,9 @@ def test_numbers_as_text() -> None:
         "2 h 05 min",
         "—",
     ]
-    assert [show(x, ".2f") for x in (1.005, None, math.inf, -math.inf, math.nan, "a")] == [
+    assert [show(x, ".2f") for x in (1.005, 1.29e54, None, math.inf, -math.inf, math.nan, "a")] == [
         "1.00",
+        "1.29e+54",
         "—",
         "inf",
         "-inf",

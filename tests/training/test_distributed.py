@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from training_helpers import Place, last, lines, same_end, signal_at
 
-from lmx.runs import RunFolder
+from lmx.runs import RunFolder, read_windows
 from lmx.training.distributed import RANK_VARIABLES
 
 STEPS = ("train.horizon=16steps", "train.eval_every_steps=8", "optimizer=sgd", "optimizer.lr=0.1")
@@ -40,6 +40,12 @@ def close(left: RunFolder, right: RunFolder) -> None:
         for name, value in one.items():
             if name.startswith(("train/", "val/")) and name != "val/seconds":
                 assert other[name] == pytest.approx(value, rel=2e-4), name
+    for name in ("best.npz", "last.npz"):
+        one, other = (read_windows(folder.windows / name) for folder in (left, right))
+        assert one is not None
+        assert other is not None
+        assert (one.step, one.tokens.tolist()) == (other.step, other.tokens.tolist())
+        assert one.loss == pytest.approx(other.loss, rel=2e-4)
     first, second = last(left)["state_dict"], last(right)["state_dict"]
     assert first.keys() == second.keys()
     for name, value in first.items():
@@ -61,6 +67,11 @@ def test_two_processes_make_the_run_of_one(place: Place) -> None:
     nothing_left()
     assert double.read_identity()["hardware"]["devices"] == 2
     close(single, double)
+    # the untrained weights are the same: an evaluation by two processes is that of one
+    one, other = (lines(folder, "val")[0] for folder in (single, double))
+    assert one["step"] == other["step"] == 0
+    for name in ("val/loss", "val/entropy", "val/accuracy", "val/bits_per_byte"):
+        assert other[name] == pytest.approx(one[name], rel=1e-6), name
 
 
 @pytest.mark.slow

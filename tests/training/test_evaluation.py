@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from training_helpers import PACKINGS, Place, last, lines
 
 from lmx.config import CheckpointError, ConfigError
 from lmx.data import prepare
+from lmx.data.sampler import EvaluationOrder
 from lmx.objective.sums import TokenSums
 from lmx.runs import RunFolder
 from lmx.training.evaluate import evaluate_run
@@ -74,6 +77,26 @@ def test_any_batch_size_gives_the_plain_figures(
     assert recorded["val/loss"] == pytest.approx(expected["validation/loss"], rel=1e-6)
 
 
+def test_any_order_and_bf16_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The windows shuffled, in batches of each size, in half precision: one figure."""
+    folder = place.train(*PACKINGS["sentences"], "train.horizon=5steps", "hardware.precision=bf16").folder
+    expected = evaluate(folder)["validation/loss"]
+    batches = EvaluationOrder.__iter__
+
+    def shuffled(order: EvaluationOrder) -> Iterator[np.ndarray]:
+        rows = np.concatenate(list(batches(order)))
+        mixed = np.random.default_rng(order.batch_size).permutation(rows)
+        assert not np.array_equal(mixed, rows)
+        yield from mixed.reshape(-1, order.batch_size)
+
+    for size in (1, 7, 64):
+        assert evaluate(folder, batch_size=size)["validation/loss"] == pytest.approx(expected, rel=1e-6)
+        with monkeypatch.context() as patch:
+            patch.setattr(EvaluationOrder, "__iter__", shuffled)
+            found = evaluate(folder, batch_size=size)["validation/loss"]
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
 def test_the_size_of_evaluation_batches_changes_nothing_in_training(place: Place) -> None:
     overrides = ("train.horizon=4steps", "train.eval_every_steps=1", "model.residual_dropout=0.1")
     left = place.train(*overrides, "train.eval_batch_size=1").folder
@@ -89,7 +112,7 @@ def test_totals_are_kept_in_float64() -> None:
     totals = EvaluationTotals()
     for value in (1e8, *[1.0] * 7):
         number = torch.tensor(value)
-        totals.add(TokenSums(number, number, number, number, number, number, number))
+        totals.add(TokenSums(*[number] * 8))
     assert totals.collect()["nats"] == 1e8 + 7
 
 

@@ -28,6 +28,7 @@ STEPS = Steps(
     {name: np.array([1.0, 1.0]) * TOKENS for name in SUMS} | {"entropy": np.array([200.0, 150.0])},
     TOKENS,
     np.array([[3.0, 4.0, 0.0], [5.0, 0.0, 12.0]]),
+    np.zeros(2),
 )
 
 
@@ -80,7 +81,7 @@ def test_throughput(declared: float | None, expected: float | None) -> None:
     flops = flops_per_token(experiment.model, 64).training
     # as many tokens in two seconds as make half a teraflop a second
     tokens = np.array([0.5e12 * 2 / flops])
-    steps = Steps({}, tokens, np.zeros((1, 1)))
+    steps = Steps({}, tokens, np.zeros((1, 1)), np.zeros(1))
     callback = Throughput()
     trained: Any = module(experiment=experiment, device=torch.device("cpu"))
     trainer: Any = SimpleNamespace(world_size=1, precision="32-true")
@@ -137,7 +138,8 @@ def test_early_stopping_wants_more_than_min_delta_and_remembers() -> None:
 def test_the_window_keeps_every_update_through_a_save() -> None:
     window = Window()
     for number in range(3):
-        window.add(torch.full((len(SUMS),), float(number)), torch.tensor([1.0, number]), 10.0 + number)
+        sums, norms = torch.full((len(SUMS),), float(number)), torch.tensor([1.0, number])
+        window.add(sums, norms, 10.0 + number, number == 1, torch.tensor([number]))
     copy = Window()
     copy.load_state_dict(window.state_dict())
     assert len(copy) == len(window) == 3
@@ -149,9 +151,9 @@ def test_the_window_keeps_every_update_through_a_save() -> None:
 
 
 def test_micro_batches_add_up_in_the_order_of_the_names() -> None:
-    parts = [TokenSums(*(torch.tensor(float(scale * place)) for place in range(7))) for scale in (1, 10)]
-    assert step_sums(parts).tolist() == [11.0, 22.0, 33.0, 44.0, 55.0]
-    assert step_sums(parts[:1]).tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
+    parts = [TokenSums(*(torch.tensor(float(scale * place)) for place in range(9))) for scale in (1, 10)]
+    assert step_sums(parts).tolist() == [11.0, 22.0, 33.0, 44.0, 55.0, 88.0]
+    assert step_sums(parts[:1]).tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 8.0]
 
 
 def test_the_stopwatch_leaves_passages_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
-from training_helpers import Place, Start, door, exact, last, lines, signal_at, wait_for_step
+from training_helpers import (
+    Place,
+    Start,
+    door,
+    exact,
+    last,
+    lines,
+    signal_at,
+    signal_in_evaluation,
+    wait_for_step,
+)
 
 from lmx.config import NonFiniteError
 from lmx.config.compose import compose
@@ -17,6 +28,7 @@ from lmx.data import Tokenizer
 from lmx.optim import lr_multiplier
 from lmx.runs import read_run
 from lmx.train import main
+from lmx.training import requeue
 from lmx.training.checkpoints import BEST, checkpoints, read_checkpoint
 from lmx.training.module import LanguageModule
 from lmx.training.resume import load_experiment
@@ -170,26 +182,34 @@ def test_a_signal_ends_the_run_at_a_step(
     assert [signal.getsignal(known) for known in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
 
 
-def test_a_signal_during_the_first_evaluation_is_not_lost(
+def test_slurm_is_asked_to_queue_the_job_again(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where it warned of the end of the allocation, and the command goes on with the run that it finds."""
+    asked = tmp_path / "asked"
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+    signal_at(monkeypatch, 2, signal.SIGUSR1)
+    assert main(place.overrides("train.horizon=9steps")) == 138
+    assert "SLURM job 41 is not queued again: its command has no resume=auto" in capsys.readouterr().out
+    assert not asked.exists()
+    assert main(place.overrides("train.horizon=8steps", "resume=auto")) == 138
+    assert asked.read_text() == "requeue 41\n"
+    scontrol.write_text("#!/bin/sh\necho 'Invalid job id' >&2; exit 1\n")
+    assert requeue(resumes=True) == "SLURM job 41 cannot be queued again: Invalid job id"
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert requeue(resumes=True) is None
+
+
+def test_a_signal_after_all_is_computed_finds_the_run_complete(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = LanguageModule.validation_step
-
-    def send(module: LanguageModule, batch: object, index: int) -> None:
-        if index == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-        step(module, batch, index)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(LanguageModule, "validation_step", send)
-    outcome = place.train("train.horizon=20steps")
-    assert (outcome.exit_status, outcome.step) == (143, 1)
-
-
-def test_a_signal_in_the_last_step_finds_the_run_complete(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    signal_at(monkeypatch, 4)
-    outcome = place.train("train.horizon=4steps")
+    """It comes in the last batch of the last evaluation; before, it breaks the evaluation off."""
+    signal_in_evaluation(monkeypatch, 4, batch=1)
+    outcome = place.train("train.horizon=4steps", "train.eval_batch_size=64")
     assert (outcome.exit_status, outcome.step) == (0, 4)
     assert lines(outcome.folder, "val")[-1]["step"] == 4
     assert outcome.folder.read_identity()["status"] == "completed"
@@ -275,8 +295,8 @@ def test_weights_that_are_not_finite_are_noticed_at_their_first_step(
         module.model.embedding.weight.data[5] = float("nan")
 
     monkeypatch.setattr(LanguageModule, "on_train_start", poison)
-    gradient = r"^step 1: the gradient of embedding\.weight is not finite \(loss nan"
-    with pytest.raises(NonFiniteError, match=gradient):
+    message = r"^step 1: the loss of finite hidden states .* is not finite \(loss nan, windows"
+    with pytest.raises(NonFiniteError, match=message):
         place.train("train.horizon=20steps", "train.eval_at_start=false")
     with pytest.raises(NonFiniteError, match=r"^step 0: the validation loss is nan$"):
         place.train("train.horizon=20steps")

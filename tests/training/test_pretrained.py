@@ -13,7 +13,7 @@ from lmx.config.compose import compose
 from lmx.model import Decoder
 from lmx.model.to_transformers import save_transformers
 from lmx.training.fit import build
-from lmx.training.pretrained import adopt
+from lmx.training.pretrained import adopt, weights_folder
 
 SHAPE = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 24}
 
@@ -75,3 +75,38 @@ def test_a_missing_checkpoint_is_one_line(place: Place, tmp_path: Path) -> None:
     lines = overrides(place, tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="nowhere: no such folder"):
         adopt(compose(lines), lines)
+
+
+def test_a_tokenizer_that_does_not_fit_is_refused(place: Place, source: tuple[Decoder, Path]) -> None:
+    lines = overrides(place, source[1], "tokenizer=bpe", "tokenizer.vocab_size=300")
+    with pytest.raises(
+        ConfigError, match=r"model\.vocab_size: got 257, allowed: at least tokenizer\.vocab_size=300"
+    ):
+        adopt(compose(lines), lines)
+
+
+@pytest.mark.parametrize("name", ["/nowhere", "./nowhere", "~/nowhere", "a/b/c", "distilgpt2"])
+def test_what_is_neither_a_folder_nor_a_name_on_the_hub(place: Place, name: str) -> None:
+    with pytest.raises(
+        CheckpointError, match=rf"hf:{name}: no such folder; allowed: a folder, or namespace/name on the Hub$"
+    ):
+        weights_folder(name)
+
+
+def test_a_name_on_the_hub_is_fetched_in_the_time_that_was_set(
+    place: Place, source: tuple[Decoder, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, float]] = []
+
+    def fetch(name: str, seconds: float) -> Path:
+        asked.append((name, seconds))
+        return source[1]
+
+    monkeypatch.setattr("lmx.training.pretrained.fetch_weights", fetch)
+    lines = overrides(place, source[1], "tokenizer=byte", "data.timeout_seconds=7")
+    lines[0] = "init_from=hf:some/model"
+    experiment = adopt(compose(lines), lines)
+    assert experiment.model.hidden_size == SHAPE["hidden_size"]
+    assert asked == [("some/model", 7.0)]
+    job = build(experiment, lambda text: None, fresh=True)
+    assert torch.equal(job.module.model.embedding.weight, source[0].embedding.weight)

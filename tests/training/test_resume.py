@@ -7,7 +7,18 @@ import signal
 
 import pytest
 import yaml
-from training_helpers import Place, Start, door, exact, last, lines, same_end, signal_at, wait_for_step
+from training_helpers import (
+    Place,
+    Start,
+    door,
+    exact,
+    last,
+    lines,
+    same_end,
+    signal_at,
+    signal_in_evaluation,
+    wait_for_step,
+)
 
 from lmx.config import CheckpointError, ConfigError
 from lmx.runs import RunFolder
@@ -54,6 +65,49 @@ def test_a_stopped_run_ends_bit_identical(case: str, place: Place, monkeypatch: 
     names = [sorted(path.name for path in folder.checkpoints.iterdir()) for folder in (whole, resumed.folder)]
     assert names[0] == names[1]
     assert whole.sample_log.read_bytes() == resumed.folder.sample_log.read_bytes()
+
+
+EVALUATIONS = (
+    *("train.eval_every_steps=4", "train.eval_batch_size=4", "train.log_every_steps=3"),
+    *("checkpoint.every_steps=4", "train.horizon=10steps", "optimizer.lr=1e-2"),
+)
+
+
+@pytest.mark.parametrize("step", [0, 4, 10])
+def test_an_evaluation_that_a_signal_broke_off_is_made_again(
+    step: int, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first, one between, and the last, which leaves no step to train."""
+    whole = place.train(*DROPOUT, *EVALUATIONS).folder
+    with monkeypatch.context() as patch:
+        signal_in_evaluation(patch, step)
+        stopped = place.train(*DROPOUT, *EVALUATIONS)
+    assert (stopped.exit_status, stopped.step) == (143, step)
+    assert stopped.folder.read_identity()["status"] == "interrupted"
+    assert step not in [line["step"] for line in lines(stopped.folder, "val")]
+    assert last(stopped.folder)["lmx"]["step"] == step
+    resumed = place.resume(stopped.folder)
+    assert (resumed.exit_status, resumed.step) == (0, 10)
+    same_end(whole, resumed.folder)
+    assert whole.sample_log.read_bytes() == resumed.folder.sample_log.read_bytes()
+    assert resumed.folder.read_identity()["result"]["val/loss"] == lines(whole, "val")[-1]["val/loss"]
+
+
+def test_an_evaluation_made_again_may_end_the_run(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopping = (
+        *("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer=sgd"),
+        *("optimizer.lr=0", "train.eval_every_steps=4", "train.eval_batch_size=4", "train.horizon=50steps"),
+    )
+    whole = place.train(*stopping)
+    assert whole.step == 4
+    with monkeypatch.context() as patch:
+        signal_in_evaluation(patch, 4)
+        stopped = place.train(*stopping)
+    assert (stopped.exit_status, stopped.step) == (143, 4)
+    resumed = place.resume(stopped.folder)
+    assert (resumed.exit_status, resumed.step) == (0, 4)
+    assert "did not improve" in resumed.folder.read_identity()["reason"]
+    assert exact(resumed.folder) == exact(whole.folder)
 
 
 def test_dropout_makes_the_comparison_sharp(place: Place) -> None:

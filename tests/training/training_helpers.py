@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -78,6 +79,7 @@ def door(arguments: list[str]) -> None:
     """Be `python -m lmx.train`, for a process that has imported it already."""
     from lmx.train import main
 
+    multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a process of its own
     sys.exit(main(arguments))
 
 
@@ -101,6 +103,20 @@ def signal_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.S
         return accumulate(module, batch)
 
     monkeypatch.setattr(LanguageModule, "_accumulate", send)
+
+
+def signal_in_evaluation(monkeypatch: pytest.MonkeyPatch, step: int, batch: int = 1) -> None:
+    """Send this process SIGTERM in a batch of the evaluation at `step`, once."""
+    validate = LanguageModule.validation_step
+    sent: list[int] = []
+
+    def send(module: LanguageModule, rows: Any, index: int) -> None:
+        if (module.step, index) == (step, batch) and not sent:
+            sent.append(index)
+            os.kill(os.getpid(), signal.SIGTERM)
+        validate(module, rows, index)
+
+    monkeypatch.setattr(LanguageModule, "validation_step", send)
 
 
 def lines(folder: RunFolder, kind: str | None = None) -> list[dict[str, Any]]:
@@ -134,9 +150,11 @@ def equal(left: Any, right: Any) -> bool:
 
 
 def same_end(left: RunFolder, right: RunFolder) -> None:
-    """Assert that two runs ended with the same weights, optimizer, random states and records."""
+    """Assert that two runs ended with the same weights, optimizer, random states, records and windows."""
     first, second = last(left), last(right)
     assert equal(first["state_dict"], second["state_dict"])
     assert equal(first["optimizer_states"], second["optimizer_states"])
     assert equal(first["lmx"]["random"], second["lmx"]["random"])
     assert exact(left) == exact(right)
+    files = [{path.name: path.read_bytes() for path in folder.windows.iterdir()} for folder in (left, right)]
+    assert files[0] == files[1]

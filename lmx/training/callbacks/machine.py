@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from lmx.measure import flops_per_token, peak_flops
+from lmx.measure import peak_flops, training_flops
 from lmx.training.callbacks.base import Measure
 from lmx.training.module import LanguageModule
 from lmx.training.window import Steps
@@ -48,7 +48,7 @@ class Throughput(Measure):
             dtype = {"bf16-mixed": "bf16", "16-mixed": "fp16"}.get(trainer.precision, "fp32")
             peak = peak_flops(torch.cuda.get_device_name(pl_module.device), dtype)
             self._peak = None if peak is None else peak * trainer.world_size
-        self._flops = flops_per_token(experiment.model, experiment.data.sequence_length).training
+        self._flops = training_flops(experiment)
 
     def measure(self, steps: Steps, module: LanguageModule, seconds: float) -> dict[str, float | None]:
         """Return speed over the given updates."""

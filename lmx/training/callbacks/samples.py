@@ -89,5 +89,6 @@ class Samples(Listener):
     def _write(self, module: LanguageModule) -> list[str]:
         written = generate(module.model, self._ids, self._options)
         return [
-            self._tokenizer.decode(ids[len(prompt) :]) for prompt, ids in zip(self._ids, written, strict=True)
+            self._tokenizer.continuation(prompt, ids[len(prompt) :])
+            for prompt, ids in zip(self._ids, written, strict=True)
         ]

@@ -1,0 +1,167 @@
+"""Reading a run's record without trusting it: what is missing or of another kind is None."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmx.config import ConfigError, Experiment, ModelConfig, ScheduleConfig
+from lmx.config.validate import validate
+from lmx.runs import Run
+
+
+def label(run: Run) -> str:
+    """Name a run as its folder lies below the outputs: `<experiment>/<time>`."""
+    return f"{run.name}/{run.path.name}"
+
+
+def setting(run: Run, key: str) -> Any:
+    """Return a value of the configuration by its dotted key; None where there is none."""
+    return inside(run.config, key)
+
+
+def fact(run: Run, key: str) -> Any:
+    """Return a value of run.json by its dotted key; None where there is none."""
+    return inside(run.identity, key)
+
+
+def inside(value: Any, key: str) -> Any:
+    """Follow a dotted key into nested dicts."""
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def number(value: Any) -> float | None:
+    """Return a finite number as a float; None for anything else, true and false included."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def numbers(run: Run, name: str, kind: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return (steps, finite values) of a measure; empty where it holds anything else than numbers."""
+    try:
+        steps, values = run.series(name, kind)
+    except (TypeError, ValueError):
+        return np.empty(0, np.int64), np.empty(0)
+    kept = np.isfinite(values)
+    return steps[kept], values[kept]
+
+
+def pairs(run: Run, kind: str, *names: str) -> np.ndarray:
+    """Return (N, len(names)) of the records of `kind` that have a finite number for every name."""
+    rows = [[number(line.get(name)) for name in names] for line in run.of_kind(kind)]
+    whole = [row for row in rows if None not in row]
+    return np.array(whole, dtype=np.float64).reshape(-1, len(names))
+
+
+def experiment_of(run: Run) -> Experiment | None:
+    """Return the configuration as lmx reads it today; None where it would refuse it."""
+    try:
+        return validate(run.config)
+    except ConfigError:
+        return None
+
+
+def schedule_of(run: Run) -> ScheduleConfig | None:
+    """Return the schedule, if the configuration holds a complete and valid one."""
+    return _section(run, "schedule", ScheduleConfig)
+
+
+def model_of(run: Run) -> ModelConfig | None:
+    """Return the model, if the configuration holds a complete and valid one."""
+    return _section(run, "model", ModelConfig)
+
+
+def _section(run: Run, name: str, schema: type) -> Any:
+    values = setting(run, name)
+    if not isinstance(values, dict):
+        return None
+    known = {spec.name for spec in dataclasses.fields(schema)}
+    try:
+        section = schema(**{key: value for key, value in values.items() if key in known})
+        return None if list(section.problems()) else section
+    except (TypeError, ValueError, AttributeError):
+        return None
+
+
+def steps_done(run: Run) -> int:
+    """The last step with a record."""
+    return max((int(line["step"]) for line in run.lines), default=0)
+
+
+def tokens_seen(run: Run) -> float | None:
+    """Targets trained on."""
+    return number(run.last("tokens"))
+
+
+def vocabulary(run: Run) -> int | None:
+    """The vocabulary that the model predicts over."""
+    found = number(setting(run, "model.vocab_size")) or number(fact(run, "data.tokenizer.vocab_size"))
+    return None if found is None or found < 2 else int(found)
+
+
+def passes(run: Run) -> float | None:
+    """How often the corpus was seen: by epochs, or by tokens where windows overlap and an epoch is many."""
+    tokens, corpus = tokens_seen(run), number(fact(run, "data.splits.train.tokens"))
+    by_tokens = tokens / corpus if tokens is not None and corpus else None
+    found = [value for value in (number(run.last("epoch")), by_tokens) if value is not None]
+    return max(found, default=None)
+
+
+def targets(entry: Any) -> str:
+    """The class that an entry of the configuration names, without its module; empty where it names none."""
+    name = entry.get("_target_") if isinstance(entry, dict) else None
+    return name.rpartition(".")[2] if isinstance(name, str) else ""
+
+
+@dataclass(frozen=True)
+class WindowLosses:
+    """The evaluation of one step, window by window."""
+
+    step: int
+    loss: np.ndarray  # (N,) summed nats
+    tokens: np.ndarray  # (N,)
+
+
+def windows(run: Run, name: str) -> WindowLosses | None:
+    """Return `windows/<name>.npz`, name being best or last; None where it is missing or damaged."""
+    try:
+        with np.load(run.path / "windows" / f"{name}.npz", allow_pickle=False) as arrays:
+            loss, tokens, step = (arrays[key] for key in ("loss", "tokens", "step"))
+            if loss.ndim != 1 or loss.shape != tokens.shape:
+                return None
+            return WindowLosses(int(step), loss.astype(np.float64), tokens.astype(np.int64))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+def best_step(run: Run) -> int | None:
+    """The step whose weights were kept as the best: of the newest `best` checkpoint, or of its losses."""
+    steps = [_step_of(path) for path in _listed(run.path / "checkpoints")]
+    kept = [step for step in steps if step is not None]
+    if kept:
+        return max(kept)
+    losses = windows(run, "best")
+    return None if losses is None else losses.step
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _step_of(path: Path) -> int | None:
+    match = re.fullmatch(r"best-(\d+)\.ckpt", path.name)
+    return int(match[1]) if match else None

@@ -1,0 +1,39 @@
+"""Room on the disk for the checkpoints that a run will keep, looked at before it trains."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from lmx.config import Experiment, SpaceError
+from lmx.measure import checkpoint_bytes
+
+MIB = 2**20
+ABOUT_A_CHECKPOINT = MIB // 4  # configuration, random states, losses of the validation windows
+
+
+def check_space(experiment: Experiment, outputs: Path, checkpoints: Path | None = None) -> str:
+    """Say in one line what the checkpoints take at most and what is free below `outputs`.
+
+    A new one is written before the oldest goes. What lies in `checkpoints`, of a resumed run, is room too.
+    Raises SpaceError when they do not fit.
+    """
+    last, best = checkpoint_bytes(experiment.model, experiment.optimizer)
+    settings = experiment.checkpoint
+    needed = (settings.keep_last + 1) * (last + ABOUT_A_CHECKPOINT)
+    if settings.best is not None:  # the best, that of the checkpoint before it, and one being written
+        needed += 3 * (best + ABOUT_A_CHECKPOINT)
+    free = shutil.disk_usage(outputs).free
+    if checkpoints is not None and checkpoints.is_dir():
+        free += sum(path.stat().st_size for path in checkpoints.iterdir())
+    said = f"checkpoints take up to {_size(needed)}"
+    if needed > free:
+        raise SpaceError(
+            f"paths.outputs: the disk of {outputs} has {_size(free)} free, and the {said}; allowed: another "
+            f"paths.outputs, a smaller checkpoint.keep_last={settings.keep_last}, checkpoint.best=null"
+        )
+    return f"{said}, {_size(free)} is free"
+
+
+def _size(count: float) -> str:
+    return f"{count / MIB:,.1f} MiB" if count < 1024 * MIB else f"{count / MIB / 1024:,.1f} GiB"

@@ -1,0 +1,166 @@
+"""The audit of records that are damaged, empty, moved or of another version, and its speed of reading."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from audit_bench import Bench, edit, fresh, put, timed, with_losses
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmx.audit import Finding, audit_comparison, audit_run, findings_markdown
+from lmx.audit.finding import by_severity, findings_text
+from lmx.audit.knobs import arms
+from lmx.runs import Run, RunFolder, read_run
+
+ODD: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in nested dicts and lists."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, item in items for place in [(*path, key), *leaves(item, (*path, key))]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_no_value_in_a_record_breaks_it(bench: Bench, data: st.DataObject) -> None:
+    run = bench.run()
+    for part in (run.config, run.identity, run.lines):
+        for _ in range(2):
+            place = data.draw(
+                st.sampled_from([place for place in leaves(part) if place[1:] or part is not run.lines])
+            )
+            target: Any = part
+            for key in place[:-1]:
+                target = target[key]
+            if place[-1] not in ("step", "kind"):  # read_run drops lines without them
+                target[place[-1]] = data.draw(ODD)
+                break
+    for finding in [*audit_run(run), *audit_comparison([run, bench.run()])]:
+        assert isinstance(finding, Finding)
+
+
+@pytest.mark.parametrize("missing", ["config.yaml", "run.json", "metrics.jsonl", "checkpoints", "windows"])
+def test_what_is_missing_is_not_judged(bench: Bench, tmp_path: Path, missing: str) -> None:
+    copied = tmp_path / "moved"
+    shutil.copytree(bench.run().path, copied)
+    gone = copied / missing
+    if gone.is_dir():
+        shutil.rmtree(gone)
+    elif gone.exists():
+        gone.unlink()
+    assert {finding.code for finding in audit_run(read_run(copied))} <= {"unfinished"}
+
+
+def test_damaged_losses_are_not_judged(bench: Bench, tmp_path: Path) -> None:
+    run = with_losses(bench.run(), tmp_path, 40)
+    path = tmp_path / "windows" / "last.npz"
+    for content in (b"", b"PK\x03\x04 and nothing", path.read_bytes()[:200]):
+        path.write_bytes(content)
+        assert audit_run(fresh(run)) == []
+    np.savez(path, loss=np.zeros((2, 2)), tokens=np.zeros(4), step=0)
+    assert audit_run(fresh(run)) == []
+
+
+def test_an_empty_folder_has_no_finding(tmp_path: Path) -> None:
+    run = Run(RunFolder(tmp_path), {}, {}, [], [])
+    assert audit_run(run) == []
+    assert audit_comparison([run]) == []
+    assert [finding.code for finding in audit_comparison([run, run])] == ["unfinished-arms"]
+
+
+def test_copies_of_one_run_are_no_comparison(bench: Bench) -> None:
+    assert {finding.code for finding in audit_comparison([bench.run(), bench.run()])} == set()
+
+
+def test_a_run_in_training_is_not_called_unfinished(bench: Bench) -> None:
+    run = put(bench.run(), "status", "running", part="identity")
+    run.alive = True
+    assert audit_run(run) == []
+    run.alive = False
+    assert [finding.code for finding in audit_run(run)] == ["unfinished"]
+
+
+def test_a_longer_horizon_after_a_resume_is_no_fault(bench: Bench) -> None:
+    run = bench.run()
+    half = [{"step": 15, "status": "completed"}, {"step": 30, "status": "completed"}]
+    put(run, "sessions", half, part="identity")
+    edit(run, "train", lambda line: line.update({"train/lr": 1e-3}) if line["step"] <= 15 else None)
+    assert audit_run(run) == []
+
+
+def test_seeds_of_one_configuration_are_one_arm(bench: Bench) -> None:
+    runs = [put(bench.run(), "seed", seed) for seed in (1, 2, 3)]
+    faster = [put(put(bench.run(), "seed", seed), "optimizer.lr", 1e-3) for seed in (1, 2)]
+    first, second = arms([*runs, *faster])
+    assert (len(first.seeds), len(second.seeds)) == (3, 2)
+    assert first.differs(second) == ["optimizer.lr"]
+    assert (first.title, second.title) == ("lr=0.003", "lr=0.001")
+
+
+def test_what_follows_from_one_choice_is_one_setting(bench: Bench) -> None:
+    muon = put(put(bench.run(), "optimizer.update", {"_target_": "lmx.optim.Muon"}), "optimizer.lr", 0.02)
+    muon = put(muon, "optimizer.rest", {"_target_": "torch.optim.AdamW", "lr": 1e-3})
+    wide = put(put(bench.run(), "model.hidden_size", 64), "model.intermediate_size", 128)
+    silu = put(put(bench.run(), "model.activation", "silu"), "model.intermediate_size", 96)
+    plain, *others = arms([bench.run(), muon, wide, silu])
+    assert [plain.differs(other) for other in others] == [["optimizer"], ["model size"], ["feed-forward"]]
+
+
+def test_an_objective_counts_where_it_has_an_effect(bench: Bench) -> None:
+    def mixed(alpha: float, temperature: float) -> Run:
+        run = put(put(bench.run(), "objective.kind", "cosine_mix"), "objective.alpha", alpha)
+        return put(run, "objective.temperature", temperature)
+
+    assert len(arms([bench.run(), mixed(0.0, 1.0), mixed(0, 0.7)])) == 1
+    plain, first, second = arms([bench.run(), mixed(0.5, 1.0), mixed(0.5, 0.7)])
+    assert first.differs(second) == ["objective.temperature"]
+    assert plain.differs(first) == ["objective.kind"]
+
+
+def test_keys_added_since_are_no_difference(bench: Bench) -> None:
+    old = bench.run()
+    del old.config["train"]["eval_mean"], old.config["data"]["holdout"]
+    assert len(arms([old, bench.run()])) == 1
+
+
+def test_findings_read_from_the_gravest(bench: Bench) -> None:
+    run = edit(timed(bench.run()), "val", lambda line: line.update({"val/perplexity": 1.0}))
+    put(run, "callbacks.samples", {"prompts": ["So "]})
+    put(run, "status", "failed", part="identity")
+    found = audit_run(run)
+    assert [finding.severity for finding in found] == ["error", "warning", "note"]
+    assert by_severity(reversed(found)) == found
+    text, page = findings_text(found), findings_markdown(found)
+    assert text.endswith("1 error, 1 warning, 1 note.")
+    assert page.startswith("1 error, 1 warning, 1 note.")
+    assert page.count("\n- **") == 3
+    assert all(finding.seen in text and finding.fix in page for finding in found)
+    assert findings_markdown([]) == "No finding.\n"
+
+
+def test_ten_thousand_records_are_read_as_a_few(bench: Bench) -> None:
+    """The checks are linear in the records: each is looked at a bounded number of times."""
+    run = bench.run()
+    lines = run.of_kind("train")
+    run.lines[:] = [
+        {**lines[at % len(lines)], "step": 5 * (at + 1), "tokens": 1280 * (at + 1)} for at in range(10_000)
+    ]
+    codes = {finding.code for finding in audit_run(fresh(run))}
+    assert codes <= {
+        "rate-unlike-schedule",
+        "schedule-horizon",
+        "steps-miscounted",
+        "timing-not-synchronised",
+    }
+    assert json.dumps([finding.seen for finding in audit_run(fresh(run))])

@@ -1,0 +1,194 @@
+"""Reading others' reports: numbers, names, tables, and any text at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from planted import REPORTS
+
+from lmx.audit.claims import Key, key_of, quantity
+from lmx.audit.markdown import cells, parse
+from lmx.audit.reading import LARGEST
+from lmx.audit.report import ReportAudit, audit_report
+from lmx.config import DataError
+
+
+def audited(tmp_path: Path, text: str) -> ReportAudit:
+    path = tmp_path / "report.md"
+    path.write_text(text)
+    return audit_report(path)
+
+
+def codes(tmp_path: Path, text: str) -> set[str]:
+    return {finding.code for finding in audited(tmp_path, text).findings}
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "error"),
+    [
+        ("39,605,248", 39_605_248, 0),
+        ("17M", 17e6, 0.5e6),
+        ("22.7 million", 22.7e6, 0.05e6),
+        ("3e-4", 3e-4, 0.5e-4),
+        ("≈ 1.2 × 10^9", 1.2e9, 0.05e9),
+        ("204.85 (epoch 1)", 204.85, 0.005),
+        ("-1.5", -1.5, 0.05),
+        ("1,457.12", 1457.12, 0.005),
+    ],
+)
+def test_numbers(text: str, value: float, error: float) -> None:
+    found = quantity(text)
+    assert found is not None
+    assert (found.value, found.error) == pytest.approx((value, error))
+
+
+@pytest.mark.parametrize("text", ["", "n/a", "—", "about 3", "<= 1.45", "M"])
+def test_no_numbers(text: str) -> None:
+    assert quantity(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("Eval Perplexity", Key("ppl", "val")),
+        ("best_val_loss", Key("loss", "val", "best")),
+        ("Final train loss (nats)", Key("loss", "train", "final")),
+        ("val/loss", Key("loss", "val")),
+        ("n_layer", Key("num_layers")),
+        ("d_model", Key("hidden_size")),
+        ("D/N ratio", Key("ratio")),
+        ("Eff. Gamma", Key("effective_gamma")),
+        ("target validation loss", Key("loss", "val", "other")),
+        ("Peak GPU Mem (MB)", None),
+        ("Epoch Time (s)", None),
+        ("", None),
+    ],
+)
+def test_names(text: str, key: Key | None) -> None:
+    assert key_of(text) == key
+
+
+def test_sections_tables_and_data() -> None:
+    root = parse(
+        'a\n# One\n```json\n{"x": 1}\n```\n## Two\n| a | b |\n|---|:-:|\n| **1** | `x\\|y` |\n# Three\n'
+    )
+    one, three = root.children
+    assert [section.title for section in root.walk()] == ["", "One", "Two", "Three"]
+    assert one.data == [(4, {"x": 1})]
+    assert one.children[0].tables[0].rows == [["1", "x|y"]]
+    assert three.number == 10
+    assert cells("| a | b |") == ["a", "b"]
+
+
+def test_settings_count_where_they_stand(tmp_path: Path) -> None:
+    """One experiment's dimensions are not another's."""
+    size = "- vocab: 1000\n- layers: 2\n- heads: 2\n- d_ff: 64\n- d_model: {}\n- parameters: {}\n"
+    small, large = size.format(16, "24,272"), size.format(32, "52,640")
+    assert codes(tmp_path, f"# A\n{small}# B\n{large}") == set()
+    assert codes(tmp_path, f"# A\n{large.replace('32', '16')}# B\n{large}") == {"parameter-count"}
+
+
+def test_a_label_far_from_its_dimensions(tmp_path: Path) -> None:
+    """A model called 17M that has 128,625,408 parameters."""
+    sizes = "- vocab size: 10,000\n- layers: 12\n- d_model: 768\n- heads: 12\n- d_ff: 3072\n"
+    card = sizes + "- parameters: {}\n"
+    assert codes(tmp_path, card.format("17M")) == {"parameter-count"}
+    assert codes(tmp_path, card.format("128.6M")) == set()
+    assert codes(tmp_path, card.format("128,625,408")) == set()
+
+
+def test_rounding_is_no_contradiction(tmp_path: Path) -> None:
+    lines = "Epoch 1: val_loss=5.32 ppl=204.85\nEpoch 2: val_loss=4.9 ppl=140\n"
+    assert codes(tmp_path, lines) == set()
+    assert codes(tmp_path, lines.replace("204.85", "214.85")) == {"perplexity-not-exp-loss"}
+
+
+def test_best_so_far_must_be(tmp_path: Path) -> None:
+    lines = "Epoch {}: val_loss={} {}\n"
+    rows = [(1, "5.1", "(best so far)"), (2, "4.9", "(best so far)"), (3, "5.0", "")]
+    good = "".join(lines.format(*row) for row in rows)
+    assert codes(tmp_path, good) == set()
+    assert codes(tmp_path, good.replace("5.0 ", "5.0 (best so far)")) == {"best-by-wrong-direction"}
+
+
+def test_a_best_between_the_rows_of_a_thinned_table(tmp_path: Path) -> None:
+    """A table every 10,000 steps need not hold the best; a table of every epoch must."""
+    text = (
+        "| {0} | Val loss |\n|---|---|\n| 1 | 1.60 |\n| 2 | 1.50 |\n| 3 | 1.55 |\n\n- Best val loss: 1.45\n"
+    )
+    assert codes(tmp_path, text.format("Step")) == set()
+    assert codes(tmp_path, text.format("Epoch")) == {"best-by-wrong-direction"}
+
+
+def test_mixed_loss_has_the_perplexity_of_its_cross_entropy(tmp_path: Path) -> None:
+    line = "- Validation: loss 2.1290, CE loss 3.8453, perplexity 46.77\n"
+    assert codes(tmp_path, line) == set()
+    assert codes(tmp_path, line.replace("CE loss 3.8453, ", "")) == {"perplexity-not-exp-loss"}
+
+
+def test_figures_beside_the_report_are_read(tmp_path: Path) -> None:
+    (tmp_path / "performance_metrics.csv").write_text(
+        "configuration,eval_loss,perplexity\na,2.0,9.39\nb,1.5,4.48\n"
+    )
+    assert audited(tmp_path, "Figures: performance_metrics.csv").compared["perplexity-not-exp-loss"] == 2
+    assert audited(tmp_path, "No figures.").compared["perplexity-not-exp-loss"] == 0
+
+
+@pytest.mark.parametrize("text", ["", "Words.", "| a | b |\n|---|---|\n| x | y |\n", "\x00\ufffd", "```\n{"])
+def test_a_text_without_figures_has_nothing_to_check(tmp_path: Path, text: str) -> None:
+    audit = audited(tmp_path, text)
+    assert audit.findings == []
+    assert "no configuration found" in audit.text()
+    assert audit.text().endswith("Nothing to check.")
+
+
+def test_what_is_too_large_for_a_report(tmp_path: Path) -> None:
+    path = tmp_path / "log.md"
+    with path.open("wb") as file:
+        file.truncate(LARGEST + 1)
+    with pytest.raises(DataError, match=r"got 20,971,521 bytes, allowed: at most 20,971,520"):
+        audit_report(path)
+
+
+MARKS = (
+    "# ",
+    "## Results",
+    "\n",
+    "\n\n",
+    "- ",
+    "| ",
+    " |",
+    "\n|---|---|\n",
+    "```json\n",
+    "\n```\n",
+    ": ",
+    "=",
+)
+NAMES = "val_loss perplexity PI Entropy best final seed parameters d_model layers heads vocab D/N tokens step"
+NUMBERS = ("1e308", "-0", "0", "1e-320", "17M", "5.32", "204.85", "nan", "∞", "9" * 40, "1e999", '{"a": 1}')
+PHRASES = ("Grad Norm", "Epoch 3: ", "d/heads/ff/L", "16/2/64/2")
+WORDS = st.sampled_from([*MARKS, *NAMES.split(), *PHRASES, *NUMBERS])
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.lists(WORDS | st.text(max_size=8), max_size=60).map("".join))
+def test_any_text_has_an_answer(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "any.md"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    audit = audit_report(path)
+    assert audit.text()
+    assert audit.plain()["report"] == str(path)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_damage_to_a_report_has_an_answer(tmp_path: Path, data: st.DataObject) -> None:
+    text = (REPORTS / data.draw(st.sampled_from(["a_faulty.md", "b_faulty.md", "d_faulty.md"]))).read_text()
+    start = data.draw(st.integers(0, len(text)))
+    piece = data.draw(WORDS)
+    path = tmp_path / "any.md"
+    path.write_text(text[:start] + piece + text[start + data.draw(st.integers(0, 400)) :])
+    assert audit_report(path).text()

@@ -1,0 +1,66 @@
+"""The model's self-test at the start of a run, and what it leaves in `run.json`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from training_helpers import Place
+
+from lmx.config.compose import compose
+from lmx.model import Decoder
+from lmx.model.to_transformers import save_transformers
+from lmx.training.self_check import check_model
+
+SHAPE = ("model.vocab_size=300", "model.context_length=64", "data.sequence_length=64", "tokenizer=byte")
+
+
+def checked(*overrides: str) -> tuple[dict[str, object], list[str]]:
+    experiment = compose([*SHAPE, *overrides])
+    said: list[str] = []
+    torch.manual_seed(0)
+    return check_model(experiment, Decoder(experiment.model), said.append), said
+
+
+def test_a_run_records_it(place: Place) -> None:
+    seen = place.train("train.horizon=1steps").folder.read_identity()["self_test"]
+    assert (seen["claims_positions"], seen["sees_order"], seen["sees_future"]) == (True, True, False)
+    assert seen["dead_parameters"] == []
+    assert seen["log_vocab"] == pytest.approx(math.log(257))
+    assert seen["initial_loss"] == pytest.approx(seen["log_vocab"], rel=0.05)
+    assert 0 < seen["seconds"] < 60
+
+
+def test_a_loss_far_from_the_logarithm_of_the_vocabulary_is_explained() -> None:
+    assert checked()[1] == []
+    seen, [line] = checked("model.init=torch_default", "model.hidden_size=128")
+    assert line.startswith(f"self-test: the loss before training is {seen['initial_loss']:.2f} nats where ")
+    assert "model.init=torch_default and a head tied to the embedding give logits" in line
+    [line] = checked("model.init_std=0.5", "model.tie_embeddings=false")[1]
+    assert "ln V is 5.70: model.init=scaled, model.init_std=0.5 give logits" in line
+
+
+def test_a_model_that_is_not_what_it_says_is_not_trained(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmx.model.attention.rotate", lambda x, rotation, layout: x)
+    with pytest.raises(RuntimeError, match=r"model\.position=rope, but attention does not see .* a bug in"):
+        place.train("train.horizon=1steps")
+    assert not place.runs()
+
+
+def test_weights_from_elsewhere_are_trained_all_the_same(place: Place, tmp_path: Path) -> None:
+    experiment = compose([*SHAPE])
+    model = Decoder(experiment.model)
+    torch.nn.init.zeros_(model.blocks[0].attention.output.weight)
+    save_transformers(model, tmp_path / "theirs")
+    with pytest.raises(RuntimeError, match="no gradient reaches"):
+        check_model(experiment, model, lambda text: None)
+    experiment.init_from = f"hf:{tmp_path / 'theirs'}"
+    said: list[str] = []
+    seen = check_model(experiment, model, said.append)
+    assert "blocks.0.attention.value.weight" in seen["dead_parameters"]
+    [line] = said
+    assert line.endswith(f"with the weights of {experiment.init_from}")
