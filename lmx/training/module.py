@@ -283,8 +283,12 @@ class LanguageModule(pl.LightningModule):
             return "the loss of finite hidden states (the head's logits)"
         norms = zip(self.parameter_names, update.norms, strict=True)
         bad = [name for name, norm in norms if not norm.isfinite()]
-        # the last of them is the first that the backward pass reached
-        return f"the gradient of {bad[-1]}"
+        # the last of them is the first that the backward pass reached; none is, where that pass was sound
+        return (
+            f"the gradient of {bad[-1]}"
+            if bad
+            else "the second gradient, at the weights moved by sharpness_rho,"
+        )
 
     # ---- evaluation
 

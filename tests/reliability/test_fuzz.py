@@ -29,7 +29,14 @@ class Thing:
         Path({mark!r}).touch()
 """
 FORBIDDEN = (
-    *("planted.Thing", "planted", "os.system", "builtins.eval", "subprocess.run", "pathlib.Path.touch"),
+    *(
+        "forbidden_plant.Thing",
+        "forbidden_plant",
+        "os.system",
+        "builtins.eval",
+        "subprocess.run",
+        "pathlib.Path.touch",
+    ),
     *("torch.load", "lmx.training.fit.train", "lightning.pytorch.callbacks.LambdaCallback", "torch.optim"),
     *("torch.optim.AdamW.__init__", "lmx.optim.build.importlib.import_module", "hydra.utils.instantiate"),
 )
@@ -87,13 +94,13 @@ def mark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The file that forbidden code would leave; the working folder is an empty one."""
     place = tmp_path_factory.mktemp("planted")
     path, before = place / "ran", Path.cwd()
-    (place / "planted.py").write_text(PLANTED.format(mark=str(path)))
+    (place / "forbidden_plant.py").write_text(PLANTED.format(mark=str(path)))
     sys.path.insert(0, str(place))
     os.chdir(tmp_path_factory.mktemp("empty"))
     yield path
     os.chdir(before)
     sys.path.remove(str(place))
-    sys.modules.pop("planted", None)
+    sys.modules.pop("forbidden_plant", None)
 
 
 def attempt(overrides: list[str], mark: Path) -> None:
@@ -102,7 +109,7 @@ def attempt(overrides: list[str], mark: Path) -> None:
     except ConfigError as error:
         check_text(str(error))
     assert not mark.exists(), "forbidden code ran"
-    assert "planted" not in sys.modules
+    assert "forbidden_plant" not in sys.modules
     assert os.listdir() == []
 
 
@@ -145,8 +152,8 @@ def test_a_forbidden_target_is_named_and_never_imported(place: str, mark: Path) 
 
 def test_the_plant_works(mark: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were it allowed, it would leave its mark."""
-    monkeypatch.setenv("LMX_ALLOW_TARGETS", "planted.Thing")
-    build(["+callbacks.x._target_=planted.Thing"])
+    monkeypatch.setenv("LMX_ALLOW_TARGETS", "forbidden_plant.Thing")
+    build(["+callbacks.x._target_=forbidden_plant.Thing"])
     assert mark.exists()
     mark.unlink()
-    sys.modules.pop("planted")
+    sys.modules.pop("forbidden_plant")
