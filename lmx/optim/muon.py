@@ -5,27 +5,20 @@ https://kellerjordan.github.io/posts/muon/
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-# matrix elements of one batched product, which bounds the extra memory to a few copies of this; on a CPU
-# larger buffers are page-faulted anew each time
-BATCH_ELEMENTS = {"cpu": 2**20, "cuda": 2**24}
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from lmx.optim.orthogonal import COEFFICIENTS, MatrixOptimizer, orthogonalise
 
 
-class Muon(Optimizer):
+class Muon(MatrixOptimizer):
     """m ← β·m + (1 − β)·g; u = (1 − β)·g + β·m (Nesterov) or m; p ← (1 − lr·λ)·p − lr·s·NS(u).
 
-    NS is the Newton-Schulz iteration below; s = √max(1, rows / columns) for a matrix (rows, columns), so that
-    tall matrices move their outputs as much as square ones. Weight decay λ is decoupled and multiplied by the
-    rate. Matrices only: embeddings, head, norms and biases belong to `optimizer.rest`. State: one momentum.
+    NS is the Newton-Schulz iteration of `orthogonal.py`; s = √max(1, rows / columns) for a matrix (rows,
+    columns), so that tall matrices move their outputs as much as square ones. Weight decay λ is decoupled and
+    multiplied by the rate. What is no matrix belongs to `optimizer.rest`. State: one momentum.
     """
 
     def __init__(
@@ -43,14 +36,8 @@ class Muon(Optimizer):
 
         Raises ValueError for a value out of range or a parameter that is not a matrix.
         """
-        if lr < 0 or weight_decay < 0:
-            raise ValueError(f"lr and weight_decay must be ≥ 0, got {lr} and {weight_decay}")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {momentum}")
-        if ns_steps < 1:
-            raise ValueError(f"ns_steps must be ≥ 1, got {ns_steps}")
-        if ns_dtype is not None and ns_dtype not in DTYPES:
-            raise ValueError(f"ns_dtype must be one of {', '.join(DTYPES)}, got {ns_dtype!r}")
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -61,24 +48,9 @@ class Muon(Optimizer):
             "ns_dtype": ns_dtype,
         }
         super().__init__(params, defaults)
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.ndim != 2:
-                    raise ValueError(f"matrices only, not shape {tuple(p.shape)}: optimizer.rest takes those")
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient; return the closure's result."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for batch in same_sized([p for p in group["params"] if p.grad is not None]):
-                self._update(batch, group)
-        return loss
-
-    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+    def update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Update matrices of one size, up to transposition."""
         directions = (self._direction(p, group["momentum"], group["nesterov"]) for p in parameters)
         orthogonal = orthogonalise(directions, group["ns_steps"], group["ns_coefficients"], group["ns_dtype"])
         for p, update in zip(parameters, orthogonal, strict=True):
@@ -93,53 +65,3 @@ class Muon(Optimizer):
             state["momentum"] = torch.zeros_like(gradient)
         mean = state["momentum"].lerp_(gradient, 1 - momentum)
         return gradient.lerp(mean, momentum) if nesterov else mean
-
-
-def orthogonalise(
-    matrices: Iterable[Tensor],
-    steps: int = 5,
-    coefficients: tuple[float, float, float] = COEFFICIENTS,
-    dtype: str | None = None,
-) -> list[Tensor]:
-    """Return Newton-Schulz of matrices of one size, each (r, c) or (c, r), as one batch; see `newton_schulz`.
-
-    `dtype` is fp32 or bf16; None: bf16 where the device multiplies it natively, else fp32.
-    """
-    cast = [m.to(DTYPES[dtype] if dtype is not None else _native_dtype(m.device)) for m in matrices]
-    tall = [matrix.shape[0] > matrix.shape[1] for matrix in cast]
-    batch = torch.stack([m.mT if t else m for m, t in zip(cast, tall, strict=True)])  # (n, r, c), r ≤ c
-    done = newton_schulz(batch, steps, coefficients)
-    return [m.mT if t else m for m, t in zip(done.unbind(), tall, strict=True)]
-
-
-def newton_schulz(x: Tensor, steps: int, coefficients: tuple[float, float, float]) -> Tensor:
-    """Bring the singular values of matrices (n, r, c), r ≤ c, near 1 and leave the singular vectors.
-
-    X ← X / ‖X‖_F, then `steps` times X ← a·X + (b·A + c·A²)·X with A = X·Xᵀ. A zero matrix stays zero.
-    """
-    a, b, c = coefficients
-    x = x / torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp(min=1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT  # (n, r, r)
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x
-
-
-def same_sized(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield batches of matrices that one stacked product takes: of one size, up to transposition."""
-    batches: dict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
-    for p in parameters:
-        batches[min(p.shape), max(p.shape), p.dtype, p.device].append(p)
-    for (rows, columns, _, device), batch in batches.items():
-        size = max(1, BATCH_ELEMENTS[device.type] // (rows * columns))
-        for start in range(0, len(batch), size):
-            yield batch[start : start + size]
-
-
-def _native_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where it is faster: on GPUs, and on CPUs with instructions for it (twice as fast there)."""
-    if device.type == "cpu":
-        found = torch.cpu.get_capabilities()
-        native = any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-        return torch.bfloat16 if native else torch.float32
-    return torch.bfloat16

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from lmx.optim.muon import DTYPES, orthogonalise, same_sized
+from lmx.optim.orthogonal import MatrixOptimizer, orthogonalise
 
 
-class OrthogonalAdam(Optimizer):
+class OrthogonalAdam(MatrixOptimizer):
     """m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g²; s = m̂ / (√v̂ + ε); p ← (1 − lr·λ)·p − lr·c·NS(d).
 
     m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ); NS is Muon's Newton-Schulz iteration. The subclasses say which
@@ -34,14 +32,10 @@ class OrthogonalAdam(Optimizer):
 
         Raises ValueError for a value out of range or a parameter that is not a matrix.
         """
-        if lr < 0 or weight_decay < 0 or eps < 0:
-            raise ValueError(f"lr, eps and weight_decay must be ≥ 0, got {lr}, {eps} and {weight_decay}")
+        if eps < 0:
+            raise ValueError(f"eps must be ≥ 0, got {eps}")
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be in [0, 1), got {tuple(betas)}")
-        if ns_steps < 1:
-            raise ValueError(f"ns_steps must be ≥ 1, got {ns_steps}")
-        if ns_dtype is not None and ns_dtype not in DTYPES:
-            raise ValueError(f"ns_dtype must be one of {', '.join(DTYPES)}, got {ns_dtype!r}")
         defaults = {
             "lr": lr,
             "betas": tuple(betas),
@@ -51,22 +45,6 @@ class OrthogonalAdam(Optimizer):
             "ns_dtype": ns_dtype,
         }
         super().__init__(params, defaults)
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.ndim != 2:
-                    raise ValueError(f"matrices only, not shape {tuple(p.shape)}: optimizer.rest takes those")
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient; return the closure's result."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for batch in same_sized([p for p in group["params"] if p.grad is not None]):
-                self._update(batch, group)
-        return loss
 
     def direction(self, mean: Tensor, scaled: Tensor) -> Tensor:
         """Return what is orthogonalised, of m̂ (`mean`) and s (`scaled`)."""
@@ -76,7 +54,8 @@ class OrthogonalAdam(Optimizer):
         """Return by what NS(d) (`orthogonal`) is stretched, given s (`scaled`)."""
         raise NotImplementedError
 
-    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+    def update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Update matrices of one size, up to transposition."""
         steps = [self._moments(p, group) for p in parameters]
         directions = (self.direction(mean, scaled) for mean, scaled in steps)
         orthogonal = orthogonalise(directions, group["ns_steps"], dtype=group["ns_dtype"])

@@ -18,7 +18,7 @@ from audit_bench import Bench, edit, put, timed, with_losses
 
 from lmx.audit import Finding, audit_comparison, audit_run
 from lmx.audit.report import audit_report
-from lmx.optim.muon import orthogonalise
+from lmx.optim.orthogonal import orthogonalise
 from lmx.runs import Run, RunFolder
 
 REPORTS = Path(__file__).with_name("reports")

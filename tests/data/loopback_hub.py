@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -217,3 +220,35 @@ class LoopbackHub:
                     request.connection.shutdown(socket.SHUT_RDWR)
         except OSError:  # the client has gone
             request.close_connection = True
+
+
+class HubProcess:
+    """A process of its own for the client of the Hub, which reads its environment when it is imported."""
+
+    CODE = ""  # answers each line of JSON on its input with one on its output
+
+    def __init__(self, url: str, home: Path, **environment: str) -> None:
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))
+        }
+        variables = {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", **environment}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", self.CODE],
+            env={**inherited, **variables},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, *question: object) -> Any:
+        """Ask and return the answer."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.wait()

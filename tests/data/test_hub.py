@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data_helpers import bpe
-from loopback_hub import LoopbackHub
+from loopback_hub import HubProcess, LoopbackHub
 
 from lmx.data.vocabulary import train_bpe
 
@@ -47,49 +43,24 @@ GOOD = [
 REMEDY = "; with network, once: python -m lmx.data prepare data=stories; or data.local_dir=DIR"
 
 
-class Client:
+class Client(HubProcess):
     """A process that prepares corpora of the Hub."""
 
-    def __init__(self, url: str, home: Path, **environment: str) -> None:
-        inherited = {
-            name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))
-        }
-        variables = {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", **environment}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", CLIENT],
-            env={**inherited, **variables},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    CODE = CLIENT
 
-    def tokenizer(self, owner: str, cache: Path, revision: str | None = None) -> list[str]:
+    def tokenizer(self, owner: str, cache: Path, revision: str | None = None) -> Any:
         """Prepare with the tokenizer `OWNER/stories`; return its fingerprint, or the error."""
         pretrained = {"name": "p", "kind": "pretrained", "path": f"{owner}/stories", "revision": revision}
         (cache / "corpus").mkdir(parents=True, exist_ok=True)
         for name in ("train", "valid"):
             (cache / f"corpus/{name}.txt").write_text("a story about a cat")
-        return self.ask(cache, {"local_dir": str(cache / "corpus"), "timeout_seconds": 2}, pretrained)
+        return self.ask(str(cache), {"local_dir": str(cache / "corpus"), "timeout_seconds": 2}, pretrained)
 
-    def prepare(self, owner: str, cache: Path, **settings: Any) -> list[str]:
+    def prepare(self, owner: str, cache: Path, **settings: Any) -> Any:
         """Prepare `OWNER/stories`; return a line for each split, or the error."""
         splits = {"splits": dict(zip(ROWS, ROWS, strict=True))}
         repository = {"repository": f"{owner}/stories"}
-        return self.ask(cache, {**splits, **settings, **repository}, {"name": "byte", "kind": "byte"})
-
-    def ask(self, cache: Path, settings: dict[str, Any], tokenizer: dict[str, Any]) -> list[str]:
-        """Have a corpus prepared; return what came of it."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps([str(cache), settings, tokenizer]) + "\n")
-        self.process.stdin.flush()
-        lines: list[str] = json.loads(self.process.stdout.readline())
-        return lines
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.wait()
+        return self.ask(str(cache), {**splits, **settings, **repository}, {"name": "byte", "kind": "byte"})
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopback_hub import LoopbackHub
+from loopback_hub import HubProcess, LoopbackHub
 
 # the client reads its environment when it is imported, so it lives in a process of its own
 CLIENT = """
@@ -32,34 +29,14 @@ GOOD = {name: len(content) for name, content in CONTENT.items()}
 REMEDY = "; allowed: a folder, or a name on the Hub (with network, once)"
 
 
-class Client:
+class Client(HubProcess):
     """A process that fetches weights."""
 
-    def __init__(self, url: str, home: Path, **environment: str) -> None:
-        inherited = {
-            name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))
-        }
-        variables = {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", **environment}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", CLIENT],
-            env={**inherited, **variables},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    CODE = CLIENT
 
     def fetch(self, owner: str, seconds: float = 20.0) -> object:
         """Fetch `OWNER/stories`; return names and sizes of its files, or the error."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps([f"{owner}/stories", seconds]) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.wait()
+        return self.ask(f"{owner}/stories", seconds)
 
 
 @pytest.fixture(scope="module")

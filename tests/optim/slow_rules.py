@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lmx.optim.muon import COEFFICIENTS
+from lmx.optim.orthogonal import COEFFICIENTS
 
 
 def matrices(*shapes: tuple[int, ...]) -> list[nn.Parameter]:

@@ -10,7 +10,7 @@ from slow_rules import gradients, matrices, polynomial_of_singular_values
 from torch import Tensor, nn
 
 from lmx.optim import AdaMuon, AdaRMSuon, RMSuon
-from lmx.optim.muon import COEFFICIENTS
+from lmx.optim.orthogonal import COEFFICIENTS
 from lmx.optim.rmsuon import OrthogonalAdam
 
 RULES: dict[type[OrthogonalAdam], Callable[[Tensor, Tensor], Tensor]] = {
@@ -73,7 +73,7 @@ def test_the_first_step_of_a_matrix_of_rank_one(kind: type[OrthogonalAdam], per_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": -1.0}, "lr, eps and weight_decay must be ≥ 0"),
+        ({"lr": -1.0}, "lr and weight_decay must be ≥ 0"),
         ({"betas": (0.9, 1.0)}, "betas must be in"),
         ({"ns_steps": 0}, "ns_steps must be ≥ 1"),
         ({"ns_dtype": "fp8"}, "ns_dtype must be one of fp32, bf16, got 'fp8'"),

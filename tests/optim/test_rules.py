@@ -13,8 +13,8 @@ from slow_rules import gradients, matrices, polynomial_of_singular_values
 from small_net import make_net, set_gradients
 from torch import nn
 
-from lmx.optim import Lion, Muon, lion, muon
-from lmx.optim.muon import COEFFICIENTS, newton_schulz, orthogonalise, same_sized
+from lmx.optim import Lion, Muon, lion, orthogonal
+from lmx.optim.orthogonal import COEFFICIENTS, newton_schulz, orthogonalise, same_sized
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (4, 9), (9, 4), (1, 6), (6, 1)])
@@ -33,7 +33,7 @@ def test_batches_hold_matrices_of_one_size_and_lose_none(monkeypatch: pytest.Mon
     parameters = matrices((4, 6), (6, 4), (4, 4), (4, 6), (4, 4))
     sizes = [[tuple(p.shape) for p in batch] for batch in same_sized(list(parameters))]
     assert sizes == [[(4, 6), (6, 4), (4, 6)], [(4, 4), (4, 4)]]
-    monkeypatch.setitem(muon.BATCH_ELEMENTS, "cpu", 48)
+    monkeypatch.setitem(orthogonal.BATCH_ELEMENTS, "cpu", 48)
     assert [len(batch) for batch in same_sized(list(parameters))] == [2, 1, 2]
 
 
