@@ -24,7 +24,7 @@ train: $(READY)      ## train the default model on the embedded corpus (under tw
 	$(BIN)/python -m lmx.train $(ARGS)
 
 test: $(READY)       ## run the tests (LMX_TEST_DATA=DIR adds those on real corpora)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal $(ARGS)
 
 soak: $(READY)       ## the long tests: kills, damaged files, random input; prints tried, survived, lost
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from lmx.config import ConfigError, Experiment, ModelConfig, ScheduleConfig
 from lmx.config.validate import validate
@@ -88,9 +90,10 @@ def _section(run: Run, name: str, schema: type) -> Any:
         return None
     known = {spec.name for spec in dataclasses.fields(schema)}
     try:
-        section = schema(**{key: value for key, value in values.items() if key in known})
+        given = {key: value for key, value in values.items() if key in known}
+        section: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))
         return None if list(section.problems()) else section
-    except (TypeError, ValueError, AttributeError):
+    except (OmegaConfBaseException, TypeError, ValueError, AttributeError):
         return None
 
 

@@ -96,10 +96,11 @@ def same_sized(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
             yield batch[start : start + size]
 
 
+def multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for products in bf16: a training step takes about half the time."""
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
 def _native_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where it is faster: on GPUs, and on CPUs with instructions for it (twice as fast there)."""
-    if device.type == "cpu":
-        found = torch.cpu.get_capabilities()
-        native = any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-        return torch.bfloat16 if native else torch.float32
-    return torch.bfloat16
+    return torch.bfloat16 if device.type != "cpu" or multiplies_bf16() else torch.float32

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from lmx.config import ConfigError, HardwareConfig
+from lmx.optim.orthogonal import multiplies_bf16
 
 # a compilation pays when it saves more than it costs; both were measured for models of a few layers
 COMPILE_STEPS_GPU = 500
@@ -71,9 +72,9 @@ def _precision(asked: str, accelerator: str) -> tuple[str, tuple[str, ...]]:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16", ("bf16: this GPU computes it natively",)
         return "fp16", ("fp16: this GPU has no native bf16",)
-    if torch.cpu._is_amx_tile_supported():
-        return "bf16", ("bf16: this CPU has AMX",)
-    return "fp32", ("fp32: this CPU has no AMX, so bf16 gains little",)
+    if multiplies_bf16():
+        return "bf16", ("bf16: this CPU multiplies it natively",)
+    return "fp32", ("fp32: this CPU has no instructions for bf16",)
 
 
 def _compile(asked: str, accelerator: str, total_steps: int | None) -> tuple[bool, tuple[str, ...]]:

@@ -6,12 +6,14 @@ import time
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
+import pytest
 from harness import door_at
 from training_helpers import Place, last, same_end
 
 from lmx.runs import RunFolder
 
 
+@pytest.mark.slow
 def test_two_runs_at_the_same_moment(tmp_path: Path, server: ForkServerContext) -> None:
     """In the same outputs, on a store that neither has prepared yet."""
     place = Place(tmp_path / "outputs", tmp_path / "cache")
