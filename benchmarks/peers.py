@@ -7,7 +7,8 @@ FOLDER holds `init/` (a GPT-2 folder of transformers: everyone's first weights),
 - plain-bf16-compiled: the same under bf16 autocast and `torch.compile`
 - lightning: the same model in an ordinary LightningModule
 - trainer: the Trainer of transformers on its own GPT-2
-- bare: lmx's decoder, objective and optimizer in a loop of ten lines: no Lightning, records or callbacks
+- bare: lmx's decoder, objective and optimizer in a loop of ten lines, in the precision that lmx chooses:
+  no Lightning, records or callbacks
 """
 
 from __future__ import annotations
@@ -120,14 +121,17 @@ def bare(folder: Path, work: dict[str, Any], clock: Clock) -> None:
     from lmx.model.from_transformers import from_transformers
     from lmx.objective import build_objective
     from lmx.optim import build_optimizer
+    from lmx.training.hardware import choose
 
     experiment = load_experiment(work)
+    half = choose(experiment.hardware, work["steps"]).precision == "bf16"
     model = from_transformers(str(folder / "init"))
     objective = build_objective(experiment.objective, model.config)
     optimizer = build_optimizer(model, experiment.optimizer)
     for step, (tokens, targets) in enumerate(pairs(folder), start=1):
-        hidden = model(tokens).flatten(0, 1)
-        sums = objective(hidden, targets.flatten(), weight=model.head_weight, scale=1 / targets.numel())
+        with torch.autocast("cpu", dtype=torch.bfloat16) if half else nullcontext():
+            hidden = model(tokens).flatten(0, 1)
+            sums = objective(hidden, targets.flatten(), weight=model.head_weight, scale=1 / targets.numel())
         sums.loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -82,5 +82,7 @@ class Attention(nn.Module):
             scores = self.softcap * torch.tanh(scores / self.softcap)
         if bias is not None:
             scores = scores + bias.to(scores.dtype)
-        weights = F.dropout(scores.softmax(-1), self.dropout, self.training)
-        return weights @ value
+        # in their own dtype: autocast's fp32 would only be rounded to it again by the next product
+        with torch.autocast(scores.device.type, enabled=False):
+            weights = scores.softmax(-1)
+        return F.dropout(weights, self.dropout, self.training) @ value

@@ -14,6 +14,7 @@ from lmx.objective.cosine import CosineMix, CosineRows
 from lmx.objective.gradients import Chunk, Gradients
 from lmx.objective.softmax import Head, softmax_rows
 from lmx.objective.sums import IGNORE_INDEX, TokenSums
+from lmx.objective.tile import FusedPass
 from lmx.objective.workspace import Tiling, Workspace, choose_tiling
 
 
@@ -24,6 +25,7 @@ class Settings:
     softcap: float | None = None
     mix: CosineMix | None = None
     tiling: Tiling | None = None  # None: chosen for the device and the sizes
+    fused: FusedPass | None = None  # None: the softmax of a tile is plain torch
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ def _compute(
             sloped=call.settings.mix is None,
             columns=columns,
             rank=call.details,
+            fused=call.settings.fused,
         )
         objective, cosine = softmax.nats, None
         token_nats[rows] = objective.where(valid[rows], 0)

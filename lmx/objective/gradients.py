@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lmx.objective.softmax import Head, Softmax
 
-_COLUMNS = 8192  # of a product in half precision, rounded into scratch before it is added up
+_COLUMNS_CPU, _COLUMNS_GPU = 2048, 8192  # of a product in half precision before it is added up
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ class Gradients:
         apart = chunk.weight.where(~likely, 0.0)
         if slope is not None:
             entry, apart = entry * slope, apart * slope
-        chunk.keep.scatter_(1, chunk.targets[:, None], entry.to(chunk.keep.dtype)[:, None])
+        # not scatter_, which copies the whole matrix on a CPU
+        rows = torch.arange(len(entry), device=entry.device)
+        chunk.keep.index_put_((rows, chunk.targets), entry.to(chunk.keep.dtype))
         self.add(chunk, factor, apart)
 
     def add(self, chunk: Chunk, factor: Tensor, apart: Tensor) -> None:
@@ -119,8 +121,17 @@ class Gradients:
         if left.dtype == total.dtype:
             torch.mm(left.t(), right, out=total) if fresh else total.addmm_(left.t(), right)
             return
-        for start in range(0, len(total), _COLUMNS):
-            part = total[start : start + _COLUMNS]
-            out = self._head.space.take("weight_tile", tuple(part.shape), left.dtype, left.device)
-            product = torch.mm(left[:, start : start + _COLUMNS].t(), right, out=out)
-            part.copy_(product) if fresh else part.add_(product)
+        on_cpu, space = total.device.type == "cpu", self._head.space
+        columns = _COLUMNS_CPU if on_cpu else _COLUMNS_GPU
+        for start in range(0, len(total), columns):
+            part = total[start : start + columns]
+            out = space.take("weight_tile", tuple(part.shape), left.dtype, left.device)
+            product = torch.mm(left[:, start : start + columns].t(), right, out=out)
+            if fresh:
+                part.copy_(product)
+            elif on_cpu:  # where adding a tensor of another dtype would make a fresh copy of it
+                part.add_(
+                    space.take("exact_tile", tuple(part.shape), total.dtype, total.device).copy_(product)
+                )
+            else:
+                part.add_(product)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lmx.objective.tile import FusedPass, Seen, TilePass, as_logits, softcap_slope
 from lmx.objective.workspace import Workspace
-
-_LOG2_E = math.log2(math.e)
 
 
 @dataclass(frozen=True)
@@ -23,34 +22,22 @@ class Head:
     exact: torch.dtype  # of everything but the products: float32, or float64
     space: Workspace
 
-    def logits(self, hidden: Tensor, start: int, stop: int) -> Tensor:
-        """Return the logits of columns start…stop, (R, stop − start), in scratch memory."""
-        shape = (len(hidden), stop - start)
-        logits = self.space.take("logits", shape, self.exact, hidden.device)
-        if hidden.dtype == self.exact:
-            torch.mm(hidden, self.weight[start:stop].t(), out=logits)
-        else:
-            product = self.space.take("product", shape, hidden.dtype, hidden.device)
-            logits.copy_(torch.mm(hidden, self.weight[start:stop].t(), out=product))
-        return self._finish(logits, None if self.bias is None else self.bias[start:stop])
+    def products(self, hidden: Tensor, start: int, stop: int) -> Tensor:
+        """Return hidden · weightᵀ of columns start…stop, (R, stop − start), in scratch memory."""
+        out = self.space.take("product", (len(hidden), stop - start), hidden.dtype, hidden.device)
+        return torch.mm(hidden, self.weight[start:stop].t(), out=out)
 
     def target_logits(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Return the logit of each row's target, (R,), not rounded to the dtype of the products."""
         rows = self.weight.index_select(0, targets).to(self.exact)
         logits = torch.linalg.vecdot(hidden.to(self.exact), rows)
-        return self._finish(logits, None if self.bias is None else self.bias.index_select(0, targets))
+        bias = None if self.bias is None else self.bias.index_select(0, targets)
+        return as_logits(logits, bias, self.softcap)
 
     def slope(self, logits: Tensor, out: Tensor | None = None) -> Tensor:
         """Return the derivative of the softcap, 1 − (y / c)², from the capped logits y."""
         assert self.softcap is not None
-        return torch.mul(logits, logits, out=out).mul_(-1 / self.softcap**2).add_(1.0)
-
-    def _finish(self, logits: Tensor, bias: Tensor | None) -> Tensor:
-        if bias is not None:
-            logits.add_(bias)
-        if self.softcap is not None:
-            logits.div_(self.softcap).tanh_().mul_(self.softcap)
-        return logits
+        return softcap_slope(logits, self.softcap, out)
 
 
 @dataclass(frozen=True)
@@ -98,6 +85,7 @@ def softmax_rows(
     sloped: bool,
     columns: int,
     rank: bool,
+    fused: FusedPass | None,
 ) -> Softmax:
     """Go once over the logits of `hidden` (R, C), in tiles of `columns`.
 
@@ -108,79 +96,48 @@ def softmax_rows(
     """
     headroom = 0.0 if keep is not None and keep.dtype == torch.float16 else 40.0
     rivals = head.target_logits(hidden, targets) if rank else None
-    tiles = _Tiles(head, targets, rivals, headroom, sloped)
+    tile_pass = TilePass(head.softcap, sloped and keep is not None, headroom)
     vocabulary = len(head.weight)
     spans = [(start, min(start + columns, vocabulary)) for start in range(0, vocabulary, columns)]
+    seen = Seen.nothing(targets, head.exact)
+    tiles: list[tuple[Tensor, Tensor, Tensor]] = []  # reference, total and moment of each
     for start, stop in spans:
-        tiles.add(head.logits(hidden, start, stop), start, None if keep is None else keep[:, start:stop])
-    if keep is not None:
-        _align(keep, spans, tiles.references)
-    return tiles.result()
-
-
-class _Tiles:
-    """What has been seen of a chunk so far."""
-
-    def __init__(
-        self, head: Head, targets: Tensor, rivals: Tensor | None, headroom: float, sloped: bool
-    ) -> None:
-        self.head, self.targets, self.rivals = head, targets, rivals
-        self.headroom, self.sloped = headroom, sloped
-        self.references: list[Tensor] = []
-        self.totals: list[Tensor] = []
-        self.moments: list[Tensor] = []  # Σ exp(x − reference) · (x − reference) of each tile
-        self.peak = self.target = self.above = torch.empty(0)
-
-    def add(self, x: Tensor, start: int, keep: Tensor | None) -> None:
-        """Take in the logits `x` (R, W) of the columns from `start`; overwrites them."""
-        space, head = self.head.space, self.head
-        if keep is not None and keep.dtype == x.dtype:
-            e = keep
+        product = head.products(hidden, start, stop)
+        bias = None if head.bias is None else head.bias[start:stop]
+        part = None if keep is None else keep[:, start:stop]
+        if fused is not None and part is not None and fused.takes(tile_pass, product, bias, rivals):
+            seen, total, moment = fused(tile_pass, product, bias, targets - start, rivals, seen, part)
         else:
-            e = space.take("e", tuple(x.shape), x.dtype, x.device)
-        reference = self._find(x, start)
-        if self.rivals is not None:
-            # written as 0 and 1, which are faster to add than booleans
-            above = torch.ge(x, self.rivals[:, None], out=e).sum(-1)
-            self.above = above if start == 0 else self.above.add_(above)
-        slope = None
-        if self.sloped and keep is not None and head.softcap is not None:
-            slope = head.slope(x, out=space.take("slope", tuple(x.shape), x.dtype, x.device))
-        x.sub_(reference[:, None])
-        torch.exp2(torch.mul(x, _LOG2_E, out=e), out=e)  # three times as fast as exp on a CPU
-        self.references.append(reference)
-        self.totals.append(e.sum(-1))
-        self.moments.append(x.mul_(e).sum(-1))
-        if slope is not None:
-            e.mul_(slope)
-        if keep is not None and keep.dtype != e.dtype:
-            keep.copy_(e)
+            scratch = _scratch(head, product, part)
+            seen, total, moment = tile_pass(product, bias, targets - start, rivals, seen, part, *scratch)
+        tiles.append((seen.reference, total, moment))
+    if keep is not None:
+        _align(keep, spans, [reference for reference, _, _ in tiles])
+    return _join(seen, tiles, rivals)
 
-    def _find(self, x: Tensor, start: int) -> Tensor:
-        """Update the largest logit and the target's; return the reference to use for this tile."""
-        column = self.targets - start
-        here = x.gather(1, column.clamp(0, x.shape[1] - 1)[:, None])[:, 0]
-        top = x.amax(-1)
-        if start == 0:
-            self.target, self.peak = here, top
-            return top
-        self.target = torch.where((column >= 0) & (column < x.shape[1]), here, self.target)
-        self.peak = torch.maximum(self.peak, top)
-        return torch.where(top > self.references[-1] + self.headroom, top, self.references[-1])
 
-    def result(self) -> Softmax:
-        """Join the tiles, each of which may have its own reference."""
-        reference, references = self.references[-1], torch.stack(self.references)  # (R,), (tiles, R)
-        weights = (references - reference).exp()
-        totals = torch.stack(self.totals) * weights
-        total = totals.sum(0)
-        # −Σ p·log p, with log p = (x − reference of the tile) − (lse − reference of the tile): no large terms
-        surprise = totals * (total.log() + (reference - references)) - torch.stack(self.moments) * weights
-        rank = None
-        if self.rivals is not None:
-            itself = self.target >= self.rivals  # the target was counted among its own rivals
-            rank = self.above - itself.to(self.above.dtype)
-        return Softmax(reference, total, self.target, self.peak, surprise.sum(0) / total, rank)
+def _scratch(head: Head, product: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the memory for the logits of a tile and for their exponentials."""
+    shape, device = tuple(product.shape), product.device
+    x = product if product.dtype == head.exact else head.space.take("logits", shape, head.exact, device)
+    if keep is not None and keep.dtype == head.exact:
+        return x, keep
+    return x, head.space.take("e", shape, head.exact, device)
+
+
+def _join(seen: Seen, tiles: list[tuple[Tensor, Tensor, Tensor]], rivals: Tensor | None) -> Softmax:
+    """Put the tiles together, each of which may have its own reference."""
+    references, totals, moments = (torch.stack(parts) for parts in zip(*tiles, strict=True))  # (tiles, R)
+    weights = (references - seen.reference).exp()
+    totals = totals * weights
+    total = totals.sum(0)
+    # −Σ p·log p, with log p = (x − reference of the tile) − (lse − reference of the tile): no large terms
+    surprise = totals * (total.log() + (seen.reference - references)) - moments * weights
+    rank = None
+    if rivals is not None:
+        itself = seen.target >= rivals  # the target was counted among its own rivals
+        rank = seen.above - itself.to(seen.above.dtype)
+    return Softmax(seen.reference, total, seen.target, seen.peak, surprise.sum(0) / total, rank)
 
 
 def _align(keep: Tensor, spans: list[tuple[int, int]], references: list[Tensor]) -> None:

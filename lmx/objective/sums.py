@@ -43,6 +43,10 @@ class TokenSums:
 class Objective(Protocol):
     """A loss computed from hidden states, without the logits of the batch ever being in memory together."""
 
+    def compile(self) -> None:
+        """From now on, let the compiler fuse what it can; what comes out differs by rounding."""
+        ...
+
     def __call__(
         self,
         hidden: Tensor,

@@ -96,14 +96,16 @@ def build(experiment: Experiment, say: Say, *, fresh: bool) -> Job:
     _check_callbacks(experiment, callbacks, corpus)
     per_epoch = corpus.steps_per_epoch(experiment.train.batch_size, experiment.data.drop_last)
     steps = total_steps(experiment, per_epoch)
-    machine = choose(experiment.hardware, steps)
+    step_tokens = experiment.train.batch_size * experiment.data.sequence_length
+    machine = choose(experiment.hardware, steps, training_flops(experiment) * step_tokens)
     check_precision(experiment, machine.precision)
     seed_all(experiment.seed)
     module = LanguageModule(experiment, steps, corpus.fingerprint)
     if fresh and experiment.init_from is not None:
         load_weights(module.model, experiment.init_from, say)
     if machine.compile:
-        module.model.compile()  # in place: parameter names stay as they are
+        module.model.compile(dynamic=False)  # in place: parameter names stay as they are
+        module.objective.compile()
     return Job(experiment, corpus, machine, module, callbacks)
 
 

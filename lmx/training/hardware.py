@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 from dataclasses import dataclass
@@ -11,9 +12,12 @@ import torch
 from lmx.config import ConfigError, HardwareConfig
 from lmx.optim.orthogonal import multiplies_bf16
 
-# a compilation pays when it saves more than it costs; both were measured for models of a few layers
+# a compilation pays when it saves more than it costs. On a CPU it takes half a minute and saves a twelfth of
+# the time (docs/performance.md): what two cores compute in ten minutes repays it
+COMPILE_FLOPS_CPU = 1.5e14
 COMPILE_STEPS_GPU = 500
-COMPILE_STEPS_CPU = 5000
+
+_M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1  # of glibc's mallopt
 
 LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -37,8 +41,11 @@ class Machine:
         return "; ".join((f"{where}, {self.precision}, {threads}", *self.reasons))
 
 
-def choose(config: HardwareConfig, total_steps: int | None) -> Machine:
-    """Resolve every `auto`; raises ConfigError when what was asked for is not there."""
+def choose(config: HardwareConfig, total_steps: int | None, step_flops: float = 0.0) -> Machine:
+    """Resolve every `auto`; raises ConfigError when what was asked for is not there.
+
+    `total_steps` is None for a run of unknown length, which is taken to be a long one.
+    """
     accelerator, why_accelerator = _accelerator(config)
     devices = config.devices or 1
     if accelerator == "gpu" and devices > torch.cuda.device_count():
@@ -46,11 +53,12 @@ def choose(config: HardwareConfig, total_steps: int | None) -> Machine:
             f"hardware.devices: got {devices}, allowed here: at most {torch.cuda.device_count()} GPUs"
         )
     precision, why_precision = _precision(config.precision, accelerator)
-    compiled, why_compile = _compile(config.compile, accelerator, total_steps)
+    compiled, why_compile = _compile(config.compile, accelerator, total_steps, step_flops)
+    why_memory = _keep_freed_memory() if accelerator == "cpu" else ()
     name = torch.cuda.get_device_name() if accelerator == "gpu" else processor_name()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    reasons = (*why_accelerator, *why_precision, *why_compile)
+    reasons = (*why_accelerator, *why_precision, *why_compile, *why_memory)
     return Machine(accelerator, name, devices, precision, torch.get_num_threads(), compiled, reasons)
 
 
@@ -77,15 +85,31 @@ def _precision(asked: str, accelerator: str) -> tuple[str, tuple[str, ...]]:
     return "fp32", ("fp32: this CPU has no instructions for bf16",)
 
 
-def _compile(asked: str, accelerator: str, total_steps: int | None) -> tuple[bool, tuple[str, ...]]:
+def _compile(
+    asked: str, accelerator: str, total_steps: int | None, step_flops: float
+) -> tuple[bool, tuple[str, ...]]:
     if asked != "auto":
         return asked == "on", ()
     if accelerator == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
         return False, ("not compiled: there is no C++ compiler",)
-    enough = COMPILE_STEPS_GPU if accelerator == "gpu" else COMPILE_STEPS_CPU
-    if total_steps is None or total_steps >= enough:
-        return True, (f"compiled: {enough:,} steps or more repay it",)
-    return False, (f"not compiled: fewer than {enough:,} steps do not repay it",)
+    if total_steps is None:
+        pays = True
+    elif accelerator == "gpu":
+        pays = total_steps >= COMPILE_STEPS_GPU
+    else:
+        pays = total_steps * step_flops >= COMPILE_FLOPS_CPU
+    return pays, ("compiled: the run is long enough",) if pays else ("not compiled: the run is short",)
+
+
+def _keep_freed_memory() -> tuple[str, ...]:
+    """Let glibc's allocator keep what is freed for the next step: the kernel's fresh pages cost time.
+
+    Does nothing where the allocator is another.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None or not (mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1)):
+        return ()
+    return ("freed memory is kept for the next step",)
 
 
 def processor_name() -> str:
