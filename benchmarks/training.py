@@ -41,7 +41,7 @@ OVERRIDES = {  # of those that are lmx
     "lmx-compiled": ["hardware.compile=on"],
     "lmx-unmeasured": ["callbacks=none", "logger=none"],
 }
-# mean losses over some steps may differ by rounding alone; lmx itself takes bf16 where the machine multiplies it
+# mean losses may differ by rounding alone; lmx itself takes bf16 where the machine multiplies it
 TOLERANCE = 2e-2
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 # read when torch is imported; a value that is set already stays
 ENVIRONMENT = {
-    "THP_MEM_ALLOC_ENABLE": "1",  # huge pages: large fresh tensors are page-faulted every step otherwise
     # threads wait a short while before they sleep: as fast on idle cores, and several times as fast
     # as OpenMP's long spinning where another process wants a core
     "GOMP_SPINCOUNT": "10000",

@@ -116,17 +116,23 @@ class _Fused(torch.autograd.Function):
         # the dtypes below are chosen one by one; autocast would lower some of the exact ones
         with torch.autocast(hidden.device.type, enabled=False):
             loss, sums, token_nats, gradients = _compute((hidden, weight, bias, embedding), call, needed)
-        ctx.save_for_backward(*gradients)
+        ctx.gradients = gradients
         ctx.mark_non_differentiable(sums, token_nats)
         return loss, sums, token_nats
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = ctx.saved_tensors
+        gradients = ctx.gradients
+        if gradients is None:
+            raise RuntimeError("backward a second time; the first needs retain_graph=True")
+        kept = torch._C._autograd._get_current_graph_task_keep_graph()
+        if not kept:  # autograd adds what else a tied weight gets to the only reference, to a copy otherwise
+            ctx.gradients = None
         # one is what loss.backward() sends; on a GPU, looking would mean waiting for it
         if grad_loss.device.type != "cpu" or grad_loss.item() != 1.0:
-            gradients = tuple(None if gradient is None else gradient * grad_loss for gradient in gradients)
+            scaled = torch.mul if kept else Tensor.mul_
+            gradients = tuple(None if part is None else scaled(part, grad_loss) for part in gradients)
         return *gradients, None
 
 

@@ -17,7 +17,7 @@ from lmx.optim.orthogonal import multiplies_bf16
 COMPILE_FLOPS_CPU = 1.5e14
 COMPILE_STEPS_GPU = 500
 
-_M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1  # of glibc's mallopt
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
 
 LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -107,7 +107,7 @@ def _keep_freed_memory() -> tuple[str, ...]:
     Does nothing where the allocator is another.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None or not (mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1)):
+    if mallopt is None or not (mallopt(_M_MMAP_THRESHOLD, 32 << 20) and mallopt(_M_TRIM_THRESHOLD, -1)):
         return ()
     return ("freed memory is kept for the next step",)
 

@@ -183,7 +183,7 @@ class LanguageModule(pl.LightningModule):
         return block() if block is not None else nullcontext()
 
     def _sums(self, batch: Batch, objective: Objective, scale: float = 1.0) -> TokenSums:
-        # evaluations and the last rows of an epoch go by `forward`: a shape of their own would be compiled anew
+        # evaluations and the last rows of a batch go by `forward`: their shapes would be compiled anew
         usual = torch.is_grad_enabled() and len(batch["tokens"]) == self.experiment.micro_batch_size
         decode = self.model if usual else self.model.forward
         hidden = decode(batch["tokens"], positions=batch.get("positions"), documents=batch.get("documents"))
