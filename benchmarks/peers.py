@@ -130,8 +130,9 @@ def bare(folder: Path, work: dict[str, Any], clock: Clock) -> None:
     optimizer = build_optimizer(model, experiment.optimizer)
     for step, (tokens, targets) in enumerate(pairs(folder), start=1):
         with torch.autocast("cpu", dtype=torch.bfloat16) if half else nullcontext():
-            hidden = model(tokens).flatten(0, 1)
-            sums = objective(hidden, targets.flatten(), weight=model.head_weight, scale=1 / targets.numel())
+            rows, weight = model.look_up(tokens)
+            hidden = model(tokens, rows=rows).flatten(0, 1)
+            sums = objective(hidden, targets.flatten(), weight=weight, scale=1 / targets.numel())
         sums.loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

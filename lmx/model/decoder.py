@@ -17,6 +17,7 @@ from lmx.model.mask import plan_attention
 from lmx.model.norm import build_norm
 from lmx.model.parameters import mup_lr_multiplier, mup_width_ratio
 from lmx.model.position import positions_in_documents, rope_rotation
+from lmx.model.tied import TiedTable
 
 
 class Head(nn.Module):
@@ -60,6 +61,7 @@ class Decoder(nn.Module):
         positions: Tensor | None = None,
         documents: Tensor | None = None,
         cache: KeyValueCache | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Return the hidden states ``(B, T, C)`` of tokens ``(B, T)``, after the final norm.
 
@@ -68,6 +70,7 @@ class Decoder(nn.Module):
         - `documents` ``(B, T)``: document numbers; tokens see their own document only. Used where the
           configuration says `attend_within_documents`, ignored elsewhere.
         - `cache`: keys and values of the tokens before these, extended by this pass.
+        - `rows` ``(B, T, C)``: what `look_up` returned for the tokens.
 
         Under muP the hidden states carry the output multiplier, base width / width, so that any head
         product of them with `head_weight` gives the logits.
@@ -85,7 +88,7 @@ class Decoder(nn.Module):
         if self.config.position == "rope":
             rotation = rope_rotation(positions, self.config.resolved_head_dim, self.config.rope_theta)
 
-        hidden = self._embed(tokens, positions)  # (B, T, C)
+        hidden = self._embed(self.embedding(tokens) if rows is None else rows, positions)  # (B, T, C)
         for number, block in enumerate(self.blocks):
             if self.config.activation_checkpointing and cache is None and torch.is_grad_enabled():
                 hidden = checkpoint(block, hidden, plan, rotation, use_reentrant=False)
@@ -96,6 +99,18 @@ class Decoder(nn.Module):
             cache.length += tokens.shape[1]
         hidden = self.final_norm(hidden)
         return hidden if self.output_scale == 1.0 else hidden * self.output_scale
+
+    def look_up(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the embeddings ``(B, T, C)`` of tokens ``(B, T)``, and the weight ``(V, C)`` for the head.
+
+        Where the two are tied and trained, a step that uses both from here is spared a second gradient of
+        the size of the table. On a GPU, where adding rows in a fixed order is slow, nothing is gained.
+        """
+        table = self.embedding.weight
+        if self.head.weight is None and table.device.type == "cpu" and torch.is_grad_enabled():
+            rows, weight = TiedTable.apply(table, tokens)
+            return rows, weight
+        return self.embedding(tokens), self.head_weight
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits ``(..., V)`` of hidden states ``(..., C)``, bias and soft-cap included."""
@@ -129,8 +144,7 @@ class Decoder(nn.Module):
             if with_embedding or "embedding" not in name
         )
 
-    def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        hidden = self.embedding(tokens)
+    def _embed(self, hidden: Tensor, positions: Tensor) -> Tensor:
         if self.config.scale_embedding:
             hidden = hidden * math.sqrt(self.config.hidden_size)
         if self.position_embedding is not None:

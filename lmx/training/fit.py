@@ -22,7 +22,7 @@ from lmx.training.callbacks import EarlyStopping, Samples
 from lmx.training.checkpoints import LAST, checkpoints, newest_good, remove_others, step_of
 from lmx.training.ending import Signals
 from lmx.training.hardware import Machine, choose
-from lmx.training.horizon import total_steps
+from lmx.training.horizon import evaluation_interval, total_steps
 from lmx.training.live_report import LiveReport, Render
 from lmx.training.module import LanguageModule
 from lmx.training.pretrained import adopt
@@ -269,6 +269,7 @@ def _announce(job: Job, folder: RunFolder, space: str) -> None:
         ("data", job.corpus.describe()),
         ("model", f"{experiment.model.name}: {whole}, {inner}"),
         ("train", f"{length} of {train.batch_size} × {T} tokens; {learning}; seed {experiment.seed}"),
+        ("eval", _describe_evaluation(job)),
         ("machine", job.machine.describe()),
         ("space", space),
         ("run", str(folder.path)),
@@ -276,6 +277,18 @@ def _announce(job: Job, folder: RunFolder, space: str) -> None:
     for name, text in rows:
         print(f"{name:<8}{text}", flush=True)
     print(flush=True)
+
+
+def _describe_evaluation(job: Job) -> str:
+    """How often it evaluates, and its share of the work: a forward pass is a third of a training step."""
+    experiment, corpus = job.experiment, job.corpus
+    batch = experiment.train.batch_size
+    steps = evaluation_interval(experiment, corpus.steps_per_epoch(batch, experiment.data.drop_last))
+    windows = experiment.train.eval_windows or len(corpus.splits["validation"])
+    forward = windows / (3 * experiment.passes)
+    share = forward / (forward + steps * batch)
+    tokens = windows * experiment.data.sequence_length
+    return f"every {steps:,} steps on {tokens:,} validation tokens, {share:.0%} of the work"
 
 
 def _point_to(folder: RunFolder) -> None:

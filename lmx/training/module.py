@@ -183,16 +183,20 @@ class LanguageModule(pl.LightningModule):
         return block() if block is not None else nullcontext()
 
     def _sums(self, batch: Batch, objective: Objective, scale: float = 1.0) -> TokenSums:
+        model = self.model
+        rows, weight = model.look_up(batch["tokens"])
         # evaluations and the last rows of a batch go by `forward`: their shapes would be compiled anew
         usual = torch.is_grad_enabled() and len(batch["tokens"]) == self.experiment.micro_batch_size
-        decode = self.model if usual else self.model.forward
-        hidden = decode(batch["tokens"], positions=batch.get("positions"), documents=batch.get("documents"))
+        decode = model if usual else model.forward
+        hidden = decode(
+            batch["tokens"], positions=batch.get("positions"), documents=batch.get("documents"), rows=rows
+        )
         return objective(
             hidden.flatten(0, 1),  # (B, T, C) → (B·T, C)
             batch["targets"].flatten(),
-            weight=self.model.head_weight,
-            bias=self.model.head_bias,
-            embedding=self.model.embedding.weight,
+            weight=weight,
+            bias=model.head_bias,
+            embedding=weight if model.config.tie_embeddings else model.embedding.weight,
             scale=scale,
         )
 

@@ -27,13 +27,13 @@ def _hidden() -> Iterator[None]:
     look = RequirementCache._check_requirement
 
     def hide(self: RequirementCache) -> None:
-        if self.requirement.startswith(UNUSED):
+        if (self.requirement or "").startswith(UNUSED):
             self.available, self.message = False, f"{self.requirement!r} is hidden by lmx"
         else:
             look(self)
 
-    RequirementCache._check_requirement = hide
+    RequirementCache._check_requirement = hide  # type: ignore[method-assign]
     try:
         yield
     finally:
-        RequirementCache._check_requirement = look
+        RequirementCache._check_requirement = look  # type: ignore[method-assign]
