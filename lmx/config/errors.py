@@ -34,6 +34,12 @@ class NonFiniteError(LmxError):
     exit_status = 3
 
 
+class RankError(LmxError):
+    """Another process of a distributed run ended before this one."""
+
+    exit_status = 1
+
+
 class SpaceError(LmxError):
     """The disk is full."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -107,18 +107,9 @@ class FusedPass:
             self._key = key
         return key == self._key
 
-    def __call__(
-        self,
-        tile_pass: TilePass,
-        product: Tensor,
-        bias: Tensor | None,
-        column: Tensor,
-        rivals: Tensor | None,
-        seen: Seen,
-        keep: Tensor,
-    ) -> tuple[Seen, Tensor, Tensor]:
-        """Do what `tile_pass` does; its scratch memory never leaves the registers."""
-        seen, total, moment = self._kernel(tile_pass, product, bias, column, rivals, seen, keep)
+    def __call__(self, tile_pass: TilePass, *inputs: Any) -> tuple[Seen, Tensor, Tensor]:
+        """Do what `tile_pass` does with all its inputs but the scratch, which never leaves the registers."""
+        seen, total, moment = self._kernel(tile_pass, *inputs)
         return Seen(*seen), total, moment
 
 

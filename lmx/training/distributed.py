@@ -7,6 +7,7 @@ would compose a configuration of its own. Here rank 0 has made the run folder; t
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
+from lmx.config import LmxError, RankError
 from lmx.runs import RunFolder
 
 RANK_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -46,9 +48,26 @@ class _Launcher(_SubprocessScriptLauncher):
         root = "LOCAL_RANK" not in os.environ
         try:
             return super().launch(function, *args, trainer=trainer, **kwargs)
+        except LmxError:
+            raise
+        except Exception as error:
+            ended = self._ended_early()
+            if ended is None:
+                raise
+            raise RankError(f"{ended}; go on with python -m lmx.train resume={self._folder.path}") from error
         finally:
             if root:
                 self._leave()
+
+    def _ended_early(self) -> str | None:
+        """Say which other rank ended by itself, for whatever this one met then is not the cause."""
+        for rank, process in enumerate(self.procs or (), start=1):
+            status = process.poll()
+            if status is not None and status < 0:
+                return f"rank {rank} was ended by {signal.Signals(-status).name}"
+            if status:
+                return f"rank {rank} ended with exit status {status}, for the reason above"
+        return None
 
     def _leave(self) -> None:
         import torch.distributed as dist

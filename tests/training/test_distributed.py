@@ -10,8 +10,10 @@ import torch
 import torch.distributed as dist
 from training_helpers import Place, last, lines, same_end, signal_at
 
+from lmx.config import RankError
 from lmx.runs import RunFolder, read_windows
 from lmx.training.distributed import RANK_VARIABLES
+from lmx.training.module import LanguageModule
 
 STEPS = ("train.horizon=16steps", "train.eval_every_steps=8", "optimizer=sgd", "optimizer.lr=0.1")
 # 13 test windows do not divide by two; sentences have rows of unequal tokens
@@ -88,3 +90,19 @@ def test_a_second_job_and_a_resumed_one(place: Place, monkeypatch: pytest.Monkey
     same_end(whole, place.resume(stopped.folder).folder)
     nothing_left()
     assert place.train("train.horizon=2steps").step == 2
+
+
+def test_a_lost_rank_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = LanguageModule.training_step
+
+    def lose(module: LanguageModule, batch: dict[str, object], index: int) -> None:
+        if module.step == 3:
+            module.trainer.strategy.launcher.procs[0].kill()  # type: ignore[union-attr]
+        step(module, batch, index)
+
+    monkeypatch.setattr(LanguageModule, "training_step", lose)
+    with pytest.raises(
+        RankError, match="rank 1 was ended by SIGKILL; go on with python .* resume="
+    ):
+        place.train(*STEPS, *TWO)
+    nothing_left()
