@@ -1,20 +1,22 @@
 """How long reports take over long runs: `python -m benchmarks.reports [RUNS] [STEPS]`.
 
-Writes a study of RUNS runs of STEPS logged steps each into a temporary folder, renders its report in a
-process of its own, and prints seconds and peak memory of that process, beside those of one run's report. The
-records are made up, in the form that training writes; the four seeds of a configuration share theirs.
+Writes a study of RUNS runs of STEPS logged steps each into a temporary folder, renders its report and that of
+single runs, each in a process of its own, and prints seconds and peak memory of that process. The records are
+made up, in the form that training writes; the four seeds of a configuration share theirs.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import resource
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,13 @@ EVALUATIONS = 20
 TOKENS = 2048  # a step
 BITS = 2.1 * math.log(2)  # nats per token for a bit per byte
 WINDOWS = 500
-RENDER = "import sys; from lmx.report import {name}; {name}(sys.argv[1])"
+SHORT = 300  # records of an everyday run
+AUDIT = """
+import sys
+from lmx.audit import audit_run
+from lmx.runs import read_run
+audit_run(read_run(sys.argv[1]))
+"""
 
 
 def write_made_up_study(folder: Path, runs: int, steps: int) -> Path:
@@ -126,18 +134,15 @@ def _evaluation(step: int, loss: float) -> dict[str, object]:
     }
 
 
-def measured(name: str, place: Path) -> tuple[float, float, float]:
-    """Call a function of lmx.report in a process of its own; return (seconds, CPU seconds, peak MiB)."""
-    before, begun = _of_a_cpu(), time.perf_counter()
-    subprocess.run([sys.executable, "-c", RENDER.format(name=name), str(place)], check=True)
+def measured(*words: str) -> tuple[float, float, float]:
+    """Run `python WORDS`; return (seconds, CPU seconds, peak MiB) of its process."""
+    begun = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - begun
-    # the largest of the children so far: the study's is rendered last, and is the larger one
-    return seconds, _of_a_cpu() - before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-
-
-def _of_a_cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    if status:
+        raise SystemExit(f"{' '.join(words)}: exit status {os.waitstatus_to_exitcode(status)}")
+    return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 def main() -> None:
@@ -145,16 +150,21 @@ def main() -> None:
     runs, steps = (int(word) for word in (*sys.argv[1:], "100", "10000")[:2])
     folder = Path(tempfile.mkdtemp(prefix="lmx-reports-"))
     try:
-        first = write_made_up_study(folder / "made_up", runs, steps)
+        # by another process: what starts a process counts in its peak memory, and writing takes much
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as writer:
+            long = writer.submit(write_made_up_study, folder / "made_up", runs, steps).result()
+            short = writer.submit(write_made_up_study, folder / "short", 1, SHORT).result()
         size = sum(path.stat().st_size for path in folder.rglob("metrics.jsonl")) / 2**20
         print(f"{runs} runs of {steps:,} logged steps, {size:,.0f} MiB of records")
-        print(f"{'':14}{'seconds':>9}{'CPU seconds':>13}{'peak MiB':>10}   with Python's start and imports")
-        for title, name, place in (
-            ("a run", "render_run", first),
-            ("the study", "render_study", folder / "made_up"),
+        print(f"{'':34}{'seconds':>9}{'CPU seconds':>13}{'peak MiB':>10}   with Python's start and imports")
+        for title, words in (
+            (f"report of a run of {SHORT:,} records", ("-m", "lmx.report", str(short))),
+            (f"report of a run of {steps:,} records", ("-m", "lmx.report", str(long))),
+            (f"audit of a run of {steps:,} records", ("-c", AUDIT, str(long))),
+            ("report of the study", ("-m", "lmx.report", str(folder / "made_up"))),
         ):
-            seconds, cpu, peak = measured(name, place)
-            print(f"{title:14}{seconds:9.2f}{cpu:13.2f}{peak:10.0f}", flush=True)
+            seconds, cpu, peak = measured(*words)
+            print(f"{title:34}{seconds:9.2f}{cpu:13.2f}{peak:10.0f}", flush=True)
     finally:
         shutil.rmtree(folder)
 

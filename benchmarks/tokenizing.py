@@ -149,7 +149,7 @@ def tiktoken_encoder(tokenizer: str) -> Callable[[list[str]], list[list[int]]]:
     import tiktoken
     from tiktoken_ext.openai_public import r50k_pat_str
 
-    from lmx.data.tokenizers import byte_letters
+    from lmx.data.byte_level import byte_letters
 
     vocab = json.loads((Path(tokenizer) / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
     byte_of = {letter: byte for byte, letter in byte_letters().items()}

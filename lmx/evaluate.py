@@ -25,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the measures of the split."""
+    from lmx.measure import digits
     from lmx.training.evaluate import evaluate_run
 
     values = evaluate_run(
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         width = max(map(len, values))
         for name, value in values.items():
-            print(f"{name:<{width}}  {value:,.6f}")
+            print(f"{name:<{width}}  {digits(value, ',.6f')}")
     return 0
 
 

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import signal
 import sys
-import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmx.config.door import Parser, guarded
-from lmx.config.errors import ConfigError, DataError
-from lmx.config.study import Study, StudyJob, compose_jobs, folder_name, read_study, study_names
-from lmx.config.validate import to_dict
+from lmx.config.errors import ConfigError
+from lmx.config.study import StudyJob, study_names
 
 if TYPE_CHECKING:
     from lmx.launch import Job, Processes
-    from lmx.plan import Cost
-    from lmx.runs import JobRecord, JobState, StudyRecord
+    from lmx.runs.work import Work
 
 DESCRIPTION = """\
 Run a study: a named grid of experiments, each with several seeds. Every job is a process with a folder of
@@ -35,29 +28,6 @@ examples:
   python -m lmx.study cs336_lr train.horizon=50steps      # a trial, in a folder of its own
   python -m lmx.report outputs/cs336_lr                   # render its report again"""
 EVALUATED = "step "  # how a line begins that a job says of an evaluation
-RENDER_SHARE = 0.1  # of the time; the report is rendered less often where it would take more
-
-
-@dataclass
-class Work:
-    """A study, its jobs, and where they stand."""
-
-    study: Study
-    jobs: list[StudyJob]
-    folder: Path
-    record: StudyRecord
-    costs: list[Cost | None]  # of each job; None: not known before the tokenizer is there
-    spent: list[tuple[float, float | None]] = field(default_factory=list)  # seconds, FLOPs of jobs run now
-
-    def entry(self, job: StudyJob) -> JobRecord:
-        """The job's entry in the record."""
-        return next(item for item in self.record.jobs if (item.arm, item.seed) == (job.arm, job.seed))
-
-    def state(self, job: StudyJob) -> JobState:
-        """How the job stands."""
-        from lmx.runs.studies import job_state
-
-        return job_state(self.folder, self.entry(job))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,8 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compose every job, then list or run them."""
+    from lmx.report.study_live import listing
+    from lmx.runs.work import study_work
+
     name, *overrides = arguments.words
-    work = _work(name, overrides, arguments.seeds)
+    work = study_work(name, overrides, arguments.seeds)
     if arguments.list:
         print(listing(work))
         return 0
@@ -105,100 +78,17 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
-# ---- what there is to do
-
-
-def _work(name: str, overrides: Sequence[str], seeds: Sequence[int] | None) -> Work:
-    from lmx.plan import cost
-    from lmx.runs import JobRecord, StudyRecord, config_fingerprint
-
-    study = read_study(name)
-    jobs = compose_jobs(study, overrides, seeds)
-    folder = Path(jobs[0].experiment.paths.outputs).expanduser() / folder_name(study.name, overrides)
-    record = StudyRecord(
-        name=study.name,
-        question=study.question,
-        baseline=study.baseline,
-        metric=study.metric,
-        arms={arm: [*own, *overrides] for arm, own in study.arms.items()},
-        command=shlex.join(["python", "-m", "lmx.study", name, *overrides]),
-        overrides=list(overrides),
-        jobs=[JobRecord(job.arm, job.seed, config_fingerprint(to_dict(job.experiment))) for job in jobs],
-    )
-    _remember(folder, record)
-    costs: dict[str, Cost | None] = {}
-    for job in jobs:
-        if job.arm not in costs:
-            try:
-                costs[job.arm] = cost(job.experiment)
-            except DataError:
-                costs[job.arm] = None
-            except ConfigError as error:
-                if "would have to be fetched" not in str(error):
-                    raise ConfigError(f"study {study.name}, arm {job.arm}: {error}") from error
-                costs[job.arm] = None
-    return Work(study, jobs, folder, record, [costs[job.arm] for job in jobs])
-
-
-def _remember(folder: Path, record: StudyRecord) -> None:
-    """Take over what the folder knows: how jobs ended, and those of other seeds."""
-    from lmx.runs import is_study, read_study_record
-
-    if not is_study(folder):
-        return
-    old = read_study_record(folder)
-    before = {(job.arm, job.seed): job for job in old.jobs}
-    for job in record.jobs:
-        known = before.pop((job.arm, job.seed), None)
-        if known is not None and known.fingerprint == job.fingerprint:
-            job.exit_status, job.said = known.exit_status, known.said
-    record.jobs += [job for job in before.values() if old.arms.get(job.arm) == record.arms.get(job.arm)]
-
-
-def listing(work: Work) -> str:
-    """Return a table of the jobs: how they stand, and their cost."""
-    from lmx.report.text import amount, plain_table, show
-
-    rows = []
-    for number, (job, cost) in enumerate(zip(work.jobs, work.costs, strict=True), start=1):
-        state = work.state(job)
-        place = (
-            f"{state.status} at step {state.step:,}"
-            if state.step and state.status != "completed"
-            else state.status
-        )
-        sizes = ("?",) * 4
-        if cost is not None:
-            known = cost.steps is not None
-            sizes = (
-                amount(cost.parameters),
-                show(cost.steps, ",") if known else "?",
-                amount(cost.tokens) if known else "?",
-                show(cost.flops, ".3g") if known else "?",
-            )
-        rows.append([str(number), job.arm, str(job.seed), place, *sizes])
-    headers = ["job", "arm", "seed", "state", "parameters", "steps", "tokens", "FLOPs"]
-    lines = [work.study.question, "", plain_table(headers, rows, left=(1, 3)), ""]
-    flops = [None if cost is None else cost.flops for cost in work.costs]
-    if None not in flops:
-        lines.append(f"{sum(filter(None, flops)):.3g} FLOPs of training in all; {work.folder}")
-    else:
-        lines.append(f"?: known once the corpus is prepared; {work.folder}")
-    first = work.jobs[0]
-    lines.append(f"one of them in full: python -m lmx.plan {shlex.join(first.overrides[:-1])}")
-    return "\n".join(lines)
-
-
 # ---- doing it
 
 
 def execute(work: Work) -> int:
     """Run every job that is not completed; return the exit status of the study."""
     from lmx.launch import Processes
+    from lmx.report.study_live import Rendering, counted
     from lmx.runs import write_study
 
-    states = Counter(work.state(job).status for job in work.jobs)
-    print(f"{work.study.question}\n{len(work.jobs)} jobs: {_counted(states)}; {work.folder}", flush=True)
+    jobs = f"{len(work.jobs)} jobs: {counted(work.states())}"
+    print(f"{work.study.question}\n{jobs}; {work.folder}", flush=True)
     write_study(work.folder, work.record)
     processes = Processes("lmx.train")
     rendered = Rendering(work.folder)
@@ -210,7 +100,8 @@ def execute(work: Work) -> int:
         if state.status == "running":
             print(f"{head}: in training elsewhere, left to it", flush=True)
             continue
-        print(f"{head}{_left(work, number - 1)}", flush=True)
+        left = work.seconds_left(number - 1)
+        print(f"{head}{'' if left is None else f'  about {_clock(left)} left'}", flush=True)
         _run_job(work, number, job, processes, goes_on=state.run is not None)
         rendered.after_a_job()
         if processes.received:
@@ -262,70 +153,17 @@ def _log_result(work: Work, job: StudyJob, done: Job, reason: str) -> None:
     append_result(work.folder, job.label, done.status, done.folder, reason)
 
 
-class Rendering:
-    """Renders the study's report while it runs, within a share of the time; a fault there ends no study."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.seconds = 0.0
-        self.ended = -float("inf")
-
-    def after_a_job(self) -> None:
-        """Render, unless it was done a short while ago for its cost."""
-        if time.monotonic() - self.ended < self.seconds / RENDER_SHARE:
-            return
-        try:
-            self._render()
-        except Exception as error:  # whatever it is, the jobs to come matter more; the last time it is raised
-            print(f"  the report could not be rendered ({type(error).__name__}: {error})", file=sys.stderr)
-
-    def at_the_end(self) -> None:
-        """Render, and let an error through."""
-        self._render()
-
-    def _render(self) -> None:
-        from lmx.report import render_study
-
-        begun = time.monotonic()
-        render_study(self.folder)
-        self.ended = time.monotonic()
-        self.seconds = self.ended - begun
-
-
 def _conclude(work: Work, received: int) -> int:
     from lmx.report import comparison_table
+    from lmx.report.study_live import counted
 
-    states = Counter(work.state(job).status for job in work.jobs)
-    print(f"\n{comparison_table(work.folder)}\n\n{_counted(states)}\nReport  {work.folder / 'report.html'}")
+    states = work.states()
+    print(f"\n{comparison_table(work.folder)}\n\n{counted(states)}\nReport  {work.folder / 'report.html'}")
     if received:
         name = signal.Signals(received).name
         print(f"lmx: the study was ended by {name}; the same command goes on", file=sys.stderr)
         return 128 + received
     return int(states["completed"] < len(work.jobs))
-
-
-def _counted(states: Counter[str]) -> str:
-    order = ("completed", "running", "interrupted", "failed", "missing")
-    return ", ".join(f"{states[name]} {name}" for name in order if states[name])
-
-
-def _left(work: Work, done: int) -> str:
-    """How long it will take, by the jobs that ran so far: by their FLOPs where those are known."""
-    if not work.spent:
-        return ""
-    ahead = [
-        cost
-        for job, cost in zip(work.jobs[done:], work.costs[done:], strict=True)
-        if work.state(job).status not in ("completed", "running")
-    ]
-    seconds = sum(seconds for seconds, _ in work.spent)
-    flops = [item for _, item in work.spent]
-    sizes = [None if cost is None else cost.flops for cost in ahead]
-    if None in flops or None in sizes:
-        left = seconds / len(work.spent) * len(ahead)
-    else:
-        left = seconds * sum(filter(None, sizes)) / sum(filter(None, flops))
-    return f"  about {_clock(left)} left"
 
 
 def _clock(seconds: float) -> str:

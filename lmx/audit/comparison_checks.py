@@ -9,6 +9,7 @@ from typing import Any
 from lmx.audit.finding import Seen
 from lmx.audit.knobs import RATES, Arm, seed_of
 from lmx.audit.record import fact, label, numbers, steps_done
+from lmx.measure import amount
 from lmx.runs import Run
 
 Arms = list[Arm]
@@ -25,8 +26,8 @@ def unequal_tokens(arms: Arms) -> Iterator[Seen]:
     least = min(known.values())
     yield Seen(
         f"tokens trained on differ by a factor of {max(known.values()) / least:.2f}: "
-        + _listed(f"{title} {tokens / 1e6:.3g}M" for title, tokens in known.items()),
-        f"train.horizon={least:.0f}tokens in every arm, or rank at {least / 1e6:.3g}M tokens",
+        + _listed(f"{title} {amount(tokens)}" for title, tokens in known.items()),
+        f"train.horizon={least:.0f}tokens in every arm, or rank at {amount(least)} tokens",
     )
 
 
@@ -64,7 +65,7 @@ def several_knobs(arms: Arms) -> Iterator[Seen]:
         shown = found[:1] if len(arms) == 2 else found  # of two, each is the other's nearest
         yield Seen(
             f"{len(found)} of {len(arms)} arms differ from every other in more than one setting: "
-            f"{_listed(shown)}",
+            f"{_listed(shown, most=3)}",
             "add the arms between them, which change one setting each",
         )
 
@@ -196,7 +197,7 @@ def _by_fact(arms: Arms, key: str) -> dict[str, list[str]]:
 
 
 def _titles(names: list[str]) -> str:
-    return _listed(names, most=2)
+    return _listed(names, most=2).replace("; ", ", ")
 
 
 def _listed(items: Any, most: int = SHOWN) -> str:

@@ -22,13 +22,14 @@ from lmx.audit.record import (
     vocabulary,
     windows,
 )
-from lmx.measure import lower_is_better
+from lmx.measure import digits, lower_is_better
 from lmx.runs import Run
 
 EQUAL = 1e-9  # relative: two different sums of floats agree so far only when they are one
 ROUNDED = 1e-4  # relative, for a figure that was rounded when it was written
 FAR = 0.05  # of ln V: small logits at the start cost 1 %
 LUCK = 40.0  # bits below the corpus's entropy, as the evaluation itself allows
+SURE = 1e-4  # nats: what a confidence of 0.9999 leaves
 COLLAPSED = 0.1  # entropy over loss: a calibrated model has about 1, an overfitted one about 0.5
 CONSTANT = 0.03  # standard deviation over mean of a norm that follows from a matrix's shape alone
 CLIPPED = 0.5  # share of the records that lie exactly at the clipping threshold
@@ -44,8 +45,9 @@ def perplexity_not_exp_loss(run: Run) -> Iterator[Seen]:
     if len(wrong):
         step, loss, perplexity = wrong[-1]
         yield Seen(
-            f"at step {step:,.0f} val/perplexity is {perplexity:,.2f} and exp(val/loss) = exp({loss:.4f}) is "
-            f"{math.exp(loss):,.2f}, in {len(wrong)} of {len(rows)} evaluations",
+            f"at step {step:,.0f} val/perplexity is {digits(perplexity, ',.2f')} and exp(val/loss) = "
+            f"exp({loss:.4f}) is {digits(math.exp(loss), ',.2f')}, in {len(wrong)} of {len(rows)} "
+            "evaluations",
             "report exp of the token-weighted mean loss: python -m lmx.evaluate RUN",
         )
 
@@ -180,10 +182,10 @@ def entropy_denominator(run: Run) -> Iterator[Seen]:
         rows = rows[rows[:, 1] > 0.1]  # a text known by heart has neither
         if len(rows) < FEW:
             continue
-        ratio = float(np.median(rows[:, 2] / rows[:, 1]))
-        if ratio < COLLAPSED:
-            step, loss, entropy = rows[0]
-            factor = f", {loss / entropy:,.0f} times less" if entropy > 0 else ""
+        low = rows[~_certain(run, kind, rows)]
+        if len(low) >= FEW and float(np.median(low[:, 2] / low[:, 1])) < COLLAPSED:
+            step, loss, entropy = low[0]
+            factor = f", {digits(loss / entropy, ',.0f')} times less" if entropy > 0 else ""
             vocab = f" (the vocabulary has {size:,} tokens)" if size and entropy > 0 else ""
             yield Seen(
                 f"{kind}/entropy is {entropy:.3g} at step {step:,.0f} where {kind}/loss is {loss:.3f}{factor}"
@@ -197,6 +199,19 @@ def entropy_denominator(run: Run) -> Iterator[Seen]:
                 "divide the sum of entropies by the number of tokens, not of rows",
             )
             return
+
+
+def _certain(run: Run, kind: str, rows: np.ndarray) -> np.ndarray:
+    """Whether the recorded confidence c allows the entropy of each row: no mean of entropies is below −ln c.
+
+    A token's entropy is at least −ln of its largest probability, and −ln is convex. A model that is sure and
+    wrong, as one with huge logits is, has an entropy near 0 beside a high loss.
+    """
+    sure = {int(step): share for step, share in pairs(run, kind, "step", f"{kind}/confidence")}
+    least = np.array(
+        [-math.log(share) if (share := sure.get(int(step), 0)) > 0 else math.inf for step in rows[:, 0]]
+    )
+    return np.asarray(rows[:, 2] >= least - SURE)
 
 
 def integrity_without_entropy(run: Run) -> Iterator[Seen]:

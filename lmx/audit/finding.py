@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ MEANING = {
     "warning": "a conclusion drawn from it may not hold",
     "note": "good to know before quoting it",
 }
+WIDTH = 100  # of the lines for a terminal
 Subject = TypeVar("Subject")
 
 
@@ -79,11 +81,17 @@ def findings_text(findings: Sequence[Finding]) -> str:
     blocks = []
     for finding in by_severity(findings):
         place = f"  {finding.run}" if finding.run else ""
-        blocks.append(
-            f"{finding.severity:<8}{finding.code}{place}\n"
-            f"  seen  {finding.seen}\n  why   {finding.why}\n  mend  {finding.fix}"
-        )
+        lines = {"seen": finding.seen, "why": finding.why, "mend": finding.fix}
+        told = (_wrapped(f"  {name:<6}{text}") for name, text in lines.items())
+        blocks.append("\n".join([f"{finding.severity:<8}{finding.code}{place}", *told]))
     return "\n\n".join([*blocks, counted(findings) + "."])
+
+
+def _wrapped(text: str) -> str:
+    lines = textwrap.wrap(
+        text, WIDTH, subsequent_indent=" " * 8, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines)
 
 
 def findings_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:

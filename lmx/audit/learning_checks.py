@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ from lmx.audit.record import (
 )
 from lmx.config import ConfigError
 from lmx.config.keys import key_problem
-from lmx.config.overrides import given_keys
 from lmx.optim import lr_multiplier, warmup_steps
 from lmx.runs import Run
 
@@ -124,7 +123,7 @@ def key_without_effect(run: Run) -> Iterator[Seen]:
     if unknown or experiment is None:
         return
     idle = dict(experiment.useless())
-    for key in _typed(run):
+    for key in _typed(run, idle):
         if key in idle:
             yield Seen(
                 f"{key}={setting(run, key)} was typed and has no effect with {idle[key]}", f"leave {key} out"
@@ -139,12 +138,19 @@ def _leaves(config: Any, path: str = "") -> Iterator[str]:
             yield f"{path}{name}"
 
 
-def _typed(run: Run) -> list[str]:
+def _typed(run: Run, among: Iterable[str]) -> list[str]:
+    """The keys that were typed, as far as they are `among` some."""
     overrides = run.identity.get("overrides")
     if not isinstance(overrides, list):
         return []
+    names = {key.rpartition(".")[2] for key in among}
+    texts = [text for item in overrides if any(name in (text := str(item)) for name in names)]
+    if not texts:
+        return []  # without Hydra, whose import takes longer than all of these checks
+    from lmx.config.overrides import given_keys
+
     try:
-        return list(dict.fromkeys(given_keys([str(item) for item in overrides])))
+        return list(dict.fromkeys(given_keys(texts)))
     except ConfigError:  # an edited line that is no override
         return []
 

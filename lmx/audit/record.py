@@ -5,9 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import zipfile
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lmx.config import ConfigError, Experiment, ModelConfig, ScheduleConfig
 from lmx.config.validate import validate
-from lmx.runs import Run
+from lmx.runs import Run, WindowRecord, read_windows
 
 
 def label(run: Run) -> str:
@@ -60,10 +57,15 @@ def numbers(run: Run, name: str, kind: str | None = None) -> tuple[np.ndarray, n
 
 
 def pairs(run: Run, kind: str, *names: str) -> np.ndarray:
-    """Return (N, len(names)) of the records of `kind` that have a finite number for every name."""
-    rows = [[number(line.get(name)) for name in names] for line in run.of_kind(kind)]
-    whole = [row for row in rows if None not in row]
-    return np.array(whole, dtype=np.float64).reshape(-1, len(names))
+    """Return (N, len(names)) of the records of `kind` that have a finite number for every name.
+
+    Empty where they hold anything else than numbers.
+    """
+    try:
+        rows = np.stack([run.column(name, kind).reshape(-1) for name in names], axis=1)
+    except (TypeError, ValueError, OverflowError):
+        return np.empty((0, len(names)))
+    return rows[np.isfinite(rows).all(axis=1)]
 
 
 def experiment_of(run: Run) -> Experiment | None:
@@ -127,25 +129,9 @@ def targets(entry: Any) -> str:
     return name.rpartition(".")[2] if isinstance(name, str) else ""
 
 
-@dataclass(frozen=True)
-class WindowLosses:
-    """The evaluation of one step, window by window."""
-
-    step: int
-    loss: np.ndarray  # (N,) summed nats
-    tokens: np.ndarray  # (N,)
-
-
-def windows(run: Run, name: str) -> WindowLosses | None:
+def windows(run: Run, name: str) -> WindowRecord | None:
     """Return `windows/<name>.npz`, name being best or last; None where it is missing or damaged."""
-    try:
-        with np.load(run.path / "windows" / f"{name}.npz", allow_pickle=False) as arrays:
-            loss, tokens, step = (arrays[key] for key in ("loss", "tokens", "step"))
-            if loss.ndim != 1 or loss.shape != tokens.shape:
-                return None
-            return WindowLosses(int(step), loss.astype(np.float64), tokens.astype(np.int64))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
-        return None
+    return read_windows(run.folder.windows / f"{name}.npz")
 
 
 def best_step(run: Run) -> int | None:

@@ -23,6 +23,7 @@ from lmx.config.fields import schema_defaults
 from lmx.config.keys import PRESET_GROUPS
 from lmx.config.overrides import check_overrides, given_keys
 from lmx.config.refusals import COMPOSITION_ERRORS, explain
+from lmx.config.repository import ParsedOnce
 from lmx.config.validate import validate
 
 ROOT = "train"
@@ -113,7 +114,9 @@ def config_loader(folder: str | None = None) -> ConfigLoaderImpl:
                     f"--config-dir: got {name} in {folder!r}, a name that lmx has, allowed: others"
                 )
         search_path.prepend("command-line", f"file://{path}", SearchPathQuery(provider="schema"))
-    return ConfigLoaderImpl(config_search_path=search_path)
+    loader = ConfigLoaderImpl(config_search_path=search_path)
+    loader.repository = ParsedOnce(search_path)
+    return loader
 
 
 def group_names(loader: ConfigLoaderImpl) -> list[str]:

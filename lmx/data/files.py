@@ -143,16 +143,16 @@ def _jsonl(path: Path, text_field: str) -> Iterator[str]:
             raise DataError(
                 f"{path}:{number}: got {type(row).__name__}, allowed: a JSON object with {text_field!r}"
             )
-        yield _field(row, text_field, f"{path}:{number}")
+        text = row.get(text_field)
+        if not isinstance(text, str):
+            raise _unusable(row, text_field, f"{path}:{number}")
+        yield text
 
 
-def _field(row: dict[str, object], text_field: str, place: str) -> str:
+def _unusable(row: dict[str, object], text_field: str, place: str) -> DataError:
     if text_field not in row:
-        raise missing_field(text_field, row, place)
-    text = row[text_field]
-    if not isinstance(text, str):
-        raise DataError(f"{place}: field {text_field!r} is {type(text).__name__}, allowed: a string")
-    return text
+        return missing_field(text_field, row, place)
+    return DataError(f"{place}: field {text_field!r} is {type(row[text_field]).__name__}, allowed: a string")
 
 
 def missing_field(text_field: str, names: Iterable[str], place: str) -> DataError:
@@ -180,7 +180,9 @@ def _parquet(path: Path, text_field: str) -> Iterator[str]:
             for batch in file.iter_batches(batch_size=1024, columns=[text_field]):
                 for text in batch.column(0).to_pylist():
                     number += 1
-                    yield _field({text_field: text}, text_field, f"{path}: row {number}")
+                    if not isinstance(text, str):
+                        raise _unusable({text_field: text}, text_field, f"{path}: row {number}")
+                    yield text
     except (pa.ArrowException, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: not a whole parquet file of text, after row {number} ({reason})") from error

@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lmx.data.characters import NUL, code_points, space_table
+
 SIZES = (13, 50)  # words
 # Of more sequences than this the ones with the smallest hashes are kept: an even sample, in bounded memory
 KEPT = 2**20
-END = "\0"  # of a document, in a text of several
+END = NUL  # of a document, in a text of several
 _TABLE_BITS = range(16, 25)  # of the table that tells most hashes of train from those looked for
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # of the polynomials; odd, so that it has an inverse modulo 2⁶⁴
 _INVERSE = np.uint64(pow(int(_BASE), -1, 2**64))
@@ -77,34 +79,37 @@ def sequences(text: str) -> Sequences:
     The hash of a run x₀ x₁ … is Σ xᵢ·bⁱ modulo 2⁶⁴, mixed: a word is a run of code points, a sequence one of
     words.
     """
-    codes = _codes(text)
+    codes = code_points(text)
     edges = np.flatnonzero(np.diff(_spaces().take(codes, mode="clip"), prepend=True, append=True))
     starts, stops = edges[::2], edges[1::2]
-    words = _runs(codes, starts, stops)
+    sums, inverses = _sums(codes)
+    words = _mixed(sums[stops] - sums[starts], inverses[starts])
     document_ends = np.append(np.searchsorted(starts, np.flatnonzero(codes == ord(END))), len(words))
     left = np.repeat(document_ends, np.diff(document_ends, prepend=0)) - np.arange(len(words))
+    sums, inverses = _sums(words)
     hashes = {}
     for size in SIZES:
-        first = np.flatnonzero(left >= size)  # where so many words are left in the document
-        hashes[size] = _runs(words, first, first + size)
+        count = max(0, len(words) - size + 1)
+        every = _mixed(sums[size:] - sums[:-size], inverses[:count])
+        hashes[size] = every[left[:count] >= size]  # where so many words are left in the document
     return Sequences(len(words), hashes)
 
 
-def _codes(text: str) -> np.ndarray:
-    if text.isascii():
-        return np.frombuffer(text.encode(), np.uint8)
-    return np.frombuffer(text.encode("utf-32-le"), np.uint32)
-
-
-def _runs(values: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-    """Return the mixed hash of each values[start:stop], (N,) uint64."""
+def _sums(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sums of xᵢ·bⁱ before each place, and the inverse of each bⁱ; (N + 1,) uint64 each."""
     powers, inverses = _powers(1 << len(values).bit_length())
     sums = np.zeros(len(values) + 1, dtype=np.uint64)
     np.cumsum(values * powers[: len(values)], out=sums[1:])
-    hashes = (sums[stops] - sums[starts]) * inverses[starts]
+    return sums, inverses[: len(sums)]
+
+
+def _mixed(sums: np.ndarray, inverses: np.ndarray) -> np.ndarray:
+    """Return the hashes of runs from their sums, which start at the power that `inverses` undo."""
+    hashes = sums * inverses
     hashes ^= hashes >> np.uint64(29)
     hashes *= np.uint64(0xBF58476D1CE4E5B9)
-    return hashes ^ (hashes >> np.uint64(32))
+    hashes ^= hashes >> np.uint64(32)
+    return hashes
 
 
 @cache
@@ -115,13 +120,10 @@ def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.cumprod(ones, axis=1))
 
 
-_LAST_SPACE = 0x3000
-
-
 @cache
 def _spaces() -> np.ndarray:
-    """Return which code points up to one above the last space separate words."""
-    return np.array([chr(code).isspace() or chr(code) == END for code in range(_LAST_SPACE + 2)])
+    """Return which code points separate words."""
+    return space_table(lambda c: c.isspace() or c == END)
 
 
 class _Sketch:
@@ -131,13 +133,14 @@ class _Sketch:
         self.hashes = np.unique(np.concatenate(sets)) if sets else np.empty(0, np.uint64)
         self.seen = np.zeros(len(self.hashes), dtype=bool)
         # most hashes of the train split are in none: a table that fits the cache tells so before the search
-        bits = min(max(len(self.hashes).bit_length() + 3, _TABLE_BITS[0]), _TABLE_BITS[-1])
+        bits = min(max(len(self.hashes).bit_length() + 5, _TABLE_BITS[0]), _TABLE_BITS[-1])
         self._shift = np.uint64(64 - bits)
         self._table = np.zeros(2**bits, dtype=bool)
         self._table[self.hashes >> self._shift] = True
 
     def mark(self, hashes: np.ndarray) -> None:
-        likely = hashes[self._table[hashes >> self._shift]]
+        places = (hashes >> self._shift).view(np.int64)  # what `take` takes as it is
+        likely = hashes[np.flatnonzero(self._table.take(places))]
         if len(likely):
             at = np.minimum(np.searchsorted(self.hashes, likely), len(self.hashes) - 1)
             self.seen[at[self.hashes[at] == likely]] = True

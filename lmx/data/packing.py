@@ -281,8 +281,12 @@ def _strided(split: StoredSplit, length: int, step: int, held_out: bool, filler:
     return Strided(split, length, step, max(0, beyond // step + 1), None, filler)
 
 
-def chunks(text: str) -> Iterator[str]:
+def chunks(text: str) -> Iterable[str]:
     """Cut a long text at safe places, or where there is none at the LIMIT."""
+    return [text] if len(text) <= CHUNK else _cut(text)
+
+
+def _cut(text: str) -> Iterator[str]:
     start = 0
     while len(text) - start > CHUNK:
         at = start + _last_safe(text[start : start + CHUNK + 2])
@@ -291,7 +295,7 @@ def chunks(text: str) -> Iterator[str]:
             at = further.start() if further else start + LIMIT
         yield text[start:at]
         start = at
-    if start < len(text) or not text:
+    if start < len(text):
         yield text[start:]
 
 

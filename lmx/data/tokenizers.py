@@ -8,20 +8,16 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lmx.config import DataError
+from lmx.data.byte_level import ByteLevelBPE, byte_letters, byte_level_bpe
 from lmx.data.files import END_OF_TEXT
 
-if TYPE_CHECKING:
-    import tiktoken
-    import tokenizers
-
-NUL = "\0"  # in no document: it separates texts that are tokenized in one call
 RULES = "rules.json"
 TOKENIZER = "tokenizer.json"
 # said aloud, so that data workers that fork later do not print a warning about it
@@ -151,10 +147,7 @@ class ByteTokenizer(Tokenizer):
 
 
 class SubwordTokenizer(Tokenizer):
-    """Any tokenizer of the `tokenizers` library, trained here or pretrained.
-
-    Byte-level BPE in GPT-2's manner is run by tiktoken, which gives the same ids several times faster.
-    """
+    """Any tokenizer of the `tokenizers` library, run by tiktoken where that can."""
 
     def __init__(self, text: str, eos_id: int | None, pad_id: int | None) -> None:
         """`text` is a tokenizer.json. Raises ValueError when it is not one."""
@@ -174,14 +167,25 @@ class SubwordTokenizer(Tokenizer):
         self.eos_id = eos_id
         self.pad_id = pad_id
 
+    @staticmethod
+    def configured(text: str, config: dict[str, Any]) -> SubwordTokenizer:
+        """Return the tokenizer of a tokenizer.json with the tokenizer_config.json beside it."""
+        tokenizer = SubwordTokenizer(text, None, None)
+
+        def id_of(token: Any) -> int | None:
+            name = token.get("content") if isinstance(token, dict) else token
+            found: int | None = tokenizer._inner.token_to_id(name) if isinstance(name, str) else None
+            return found
+
+        tokenizer.eos_id = id_of(config.get("eos_token", END_OF_TEXT))
+        tokenizer.pad_id = id_of(config.get("pad_token"))
+        return tokenizer
+
     def encode_batch(self, texts: Sequence[str]) -> Encoded:
         """Return the tokens of texts; where the fast way serves, in one call."""
-        if self._fast is not None and not any(NUL in text for text in texts):
-            ids = self._fast.encode_to_numpy(NUL.join(texts), allowed_special="all", disallowed_special=())
-            if not (ids > self.vocab_size).any():
-                between = np.flatnonzero(ids == self.vocab_size)
-                ends = np.append(between, len(ids))[: len(texts)] - np.arange(len(texts))
-                return Encoded(np.delete(ids, between), ends)
+        found = self._fast.encode_batch(texts) if self._fast is not None else None
+        if found is not None:
+            return Encoded(*found)
         every = [one.ids for one in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
         ends = _ends([len(ids) for ids in every])
         return Encoded(np.fromiter(chain.from_iterable(every), np.uint32, ends[-1] if texts else 0), ends)
@@ -197,20 +201,17 @@ class SubwordTokenizer(Tokenizer):
         return rules
 
     @cached_property
-    def _fast(self) -> tiktoken.Encoding | None:
-        return _tiktoken(self._inner, self._rules, self.vocab_size)
+    def _fast(self) -> ByteLevelBPE | None:
+        return byte_level_bpe(self._inner, self._rules, self.vocab_size)
 
     @cached_property
     def token_bytes(self) -> np.ndarray:
         """Bytes of each token's text."""
         counts = np.zeros(self.vocab_size, dtype=np.int64)
         # in a byte-level vocabulary each character of a token's name is one byte
-        byte_level = "ByteLevel" in json.dumps(self._rules.get("decoder"))
-        for token, i in self._inner.get_vocab(with_added_tokens=False).items():
-            hexadecimal = len(token) == 6 and token.startswith("<0x")
-            counts[i] = (
-                len(token) if byte_level else 1 if hexadecimal else len(token.replace("▁", " ").encode())
-            )
+        byte_level = "ByteLevel" in repr(self._inner.decoder)
+        vocab = self._inner.get_vocab(with_added_tokens=False)
+        counts[list(vocab.values())] = list(map(len if byte_level else _text_bytes, vocab))
         for i, added in self._inner.get_added_tokens_decoder().items():
             counts[i] = 0 if added.special else len(added.content.encode())
         return counts
@@ -246,80 +247,7 @@ def _ends(lengths: list[int]) -> np.ndarray:
     return np.cumsum(lengths, dtype=np.int64)
 
 
-def _tiktoken(
-    inner: tokenizers.Tokenizer, rules: dict[str, Any], vocab_size: int
-) -> tiktoken.Encoding | None:
-    """Return an equivalent of a byte-level BPE, or None for other kinds.
-
-    NUL between texts becomes the id `vocab_size`, and a byte that has no token one above it.
-
-    tiktoken takes a word that is a token as it is, and merges by the id of the result; `tokenizers` always
-    merges, in the order of its merges. That is the same where ids grow with that order, no two merges give
-    one token, and each token comes out of its own letters.
-    """
-    model, pattern = rules["model"], _pattern(rules.get("pre_tokenizer") or {})
-    plain = (
-        model["type"] == "BPE"
-        and rules.get("normalizer") is None
-        and not any(
-            model.get(key)
-            for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "unk_token")
-        )
-        and all(token["special"] for token in rules.get("added_tokens", []))
-    )
-    if not plain or pattern is None:
-        return None
-    vocab = model["vocab"]
-    merges = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
-    products = [vocab["".join(pair)] for pair in merges]
-    special = {token["content"] for token in rules.get("added_tokens", [])}
-    words = [token for token in vocab if token not in special]
-    if any(b <= a for a, b in pairwise(products)) or any(len(inner.model.tokenize(w)) != 1 for w in words):
-        return None
-    import tiktoken
-
-    byte_of = {letter: byte for byte, letter in byte_letters().items()}
-    ranks = {bytes(byte_of[letter] for letter in word): vocab[word] for word in words}
-    missing = [bytes([byte]) for byte in range(256) if bytes([byte]) not in ranks]
-    ranks |= {byte: vocab_size + number for number, byte in enumerate(missing, start=1)}
-    return tiktoken.Encoding("lmx", pat_str=pattern, mergeable_ranks=ranks, special_tokens={NUL: vocab_size})
-
-
-def _pattern(pre: dict[str, Any]) -> str | None:
-    """Return the expression that cuts text into words as a pre-tokenizer does; None where it is another.
-
-    GPT-2's, or that with every digit by itself and white space before a digit in one piece (SmolLM).
-    """
-    steps = pre.get("pretokenizers", [pre])
-    if not steps or steps[-1].get("type") != "ByteLevel" or not steps[-1].get("use_regex", True):
-        return None
-    if any(step.get("add_prefix_space") for step in steps):
-        return None
-    match steps[:-1]:
-        case []:
-            return r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-        case [{"type": "Digits", "individual_digits": True}]:
-            return r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++|\p{N}| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?=\p{N})|\s+(?!\S)|\s"
-        case _:
-            return None
-
-
-def byte_letters() -> dict[int, str]:
-    """Return the letter that stands for each byte in byte-level vocabularies (Radford et al., 2019)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
-
-
-def specials_of(text: str, config: dict[str, Any]) -> tuple[int | None, int | None]:
-    """Return (eos id, pad id) of a tokenizer.json with the tokenizer_config.json beside it."""
-    rules = json.loads(text)
-    ids = {token["content"]: token["id"] for token in rules.get("added_tokens", [])}
-    vocab = rules["model"].get("vocab")
-    known = {**vocab, **ids} if isinstance(vocab, dict) else ids
-
-    def of(key: str, default: str | None = None) -> int | None:
-        token = config.get(key, default)
-        return known.get(token["content"] if isinstance(token, dict) else token)
-
-    return of("eos_token", END_OF_TEXT), of("pad_token")
+def _text_bytes(token: str) -> int:
+    """Return the bytes of text that a token of SentencePiece stands for."""
+    hexadecimal = len(token) == 6 and token.startswith("<0x")
+    return 1 if hexadecimal else len(token.replace("▁", " ").encode())

@@ -14,7 +14,7 @@ from typing import Any
 
 from lmx.config import DataError, TokenizerConfig, nearest
 from lmx.data.client import cause, downloads, offline, quiet, remove_damaged, watched
-from lmx.data.tokenizers import TOKENIZER, ByteTokenizer, SubwordTokenizer, Tokenizer, specials_of
+from lmx.data.tokenizers import TOKENIZER, ByteTokenizer, SubwordTokenizer, Tokenizer
 
 Say = Callable[[str], None]
 CONFIG = "tokenizer_config.json"
@@ -135,7 +135,7 @@ def _from_folder(folder: Path) -> Tokenizer:
     if not file.is_file():
         return _converted(str(folder), None)
     try:
-        return _from_texts(file.read_text(encoding="utf-8"), _config(folder / CONFIG))
+        return SubwordTokenizer.configured(file.read_text(encoding="utf-8"), _config(folder / CONFIG))
     except ValueError as error:
         raise DataError(f"tokenizer.path: {file} cannot be used: {error}") from error
 
@@ -149,7 +149,9 @@ def _from_hub(config: TokenizerConfig, seconds: float) -> Tokenizer:
             found = watched(lambda: _fetched(config, seconds), seconds)
             damaged = remove_damaged(downloads("models", config.path))
             if not damaged:
-                return _converted(config.path, config.revision) if found is None else _from_texts(*found)
+                if found is None:
+                    return _converted(config.path, config.revision)
+                return SubwordTokenizer.configured(*found)
     except DataError:
         raise
     except Exception as error:  # whatever the client raises becomes one line
@@ -199,10 +201,6 @@ def _converted(name: str, revision: str | None) -> Tokenizer:
     except Exception as error:  # whatever transformers raises becomes one line
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"tokenizer.path: {name} has no tokenizer that lmx can use: {reason}") from error
-
-
-def _from_texts(text: str, config: dict[str, Any]) -> Tokenizer:
-    return SubwordTokenizer(text, *specials_of(text, config))
 
 
 def _config(file: Path) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Preparation:
     cache: Path
     folder: Path  # below the cache
     say: Callable[[str], None]
+    tokenizer: Tokenizer | None = None  # once something was tokenized
 
     def store(self) -> Store:
         """Return the store in `folder`, prepared unless it is there or another process is at it.
@@ -97,6 +98,7 @@ class Preparation:
         texts = [document.text for document in sample]
         tokenizer = obtain(self.config, texts, self.cache, self.say, data.timeout_seconds)
         tokenizer.save(folder / TOKENIZER)
+        self.tokenizer = tokenizer
         packing = PACKINGS[data.packing](data, tokenizer.eos_id, tokenizer.pad_id)
         packing.cuts = tokenizer.joins
         check = Overlap()

@@ -3,9 +3,10 @@
 from lmx.measure.chinchilla import Chinchilla, chinchilla
 from lmx.measure.counts import FlopCounts, ParameterCounts, flops_per_token, parameter_counts, training_flops
 from lmx.measure.devices import peak_flops
+from lmx.measure.digits import amount, digits
 from lmx.measure.direction import lower_is_better
 from lmx.measure.length import updates
-from lmx.measure.memory import MemoryEstimate, checkpoint_bytes, memory_estimate
+from lmx.measure.memory import CheckpointSpace, MemoryEstimate, checkpoint_space, memory_estimate
 from lmx.measure.pi import (
     Smoothing,
     effective_gamma,
@@ -26,6 +27,7 @@ from lmx.measure.statistics import (
 from lmx.measure.text import bits_per_byte, distinct_n, perplexity, word_perplexity
 
 __all__ = [
+    "CheckpointSpace",
     "Chinchilla",
     "FlopCounts",
     "Interval",
@@ -34,10 +36,12 @@ __all__ = [
     "ScalingFit",
     "ScalingLaw",
     "Smoothing",
+    "amount",
     "bits_per_byte",
-    "checkpoint_bytes",
+    "checkpoint_space",
     "chinchilla",
     "difference_interval",
+    "digits",
     "distinct_n",
     "effective_gamma",
     "fit_scaling",

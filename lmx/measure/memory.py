@@ -1,4 +1,4 @@
-"""An estimate of the memory that training takes on one device."""
+"""Estimates of the memory that training takes on one device, and of the disk that its checkpoints take."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmx.config import ModelConfig, OptimizerConfig
+from lmx.config.learning import CheckpointConfig
 from lmx.measure.counts import ParameterCounts, parameter_counts
 
 FP32 = 4
 # fp32 numbers that an update rule keeps a parameter; a class not listed counts as Adam's two
 STATE = {"Muon": 1, "Lion": 1, "SGD": 0, "RMSprop": 1, "Adafactor": 0}
+ABOUT_A_CHECKPOINT = 2**18  # bytes: configuration, random states, losses of the validation windows
 LOSS_CHUNK = 64 * 2**20  # the fused loss cuts the batch so that the logits of a chunk stay below
 
 
@@ -54,21 +56,37 @@ def memory_estimate(
         kept = layer + model.num_layers * tokens * width * FP32
     else:
         kept = model.num_layers * layer
+    unmoved = counts.total if optimizer.sharpness_rho else 0  # kept while the weights are moved
     loss = min(tokens * vocab * size, LOSS_CHUNK) + FP32 * vocab * width + FP32 * tokens * width
     return MemoryEstimate(
         weights=FP32 * counts.total,
         gradients=FP32 * counts.total,
-        optimizer_state=FP32 * _state_numbers(optimizer, counts),
+        optimizer_state=FP32 * (_state_numbers(optimizer, counts) + unmoved),
         activations=kept + copies,
         loss=loss,
     )
 
 
-def checkpoint_bytes(model: ModelConfig, optimizer: OptimizerConfig) -> tuple[int, int]:
-    """Return the size in bytes of weights with their optimizer state, and of weights alone."""
+@dataclass(frozen=True)
+class CheckpointSpace:
+    """Bytes on the disk: of one checkpoint of each kind, and of all that a run has at any time."""
+
+    last: int  # weights and optimizer state
+    best: int  # weights alone
+    total: int
+
+
+def checkpoint_space(
+    model: ModelConfig, optimizer: OptimizerConfig, settings: CheckpointConfig
+) -> CheckpointSpace:
+    """Return what the checkpoints of a run take at most: a new one is written before the oldest goes."""
     counts = parameter_counts(model)
-    weights = FP32 * counts.total
-    return weights + FP32 * _state_numbers(optimizer, counts), weights
+    best = FP32 * counts.total + ABOUT_A_CHECKPOINT
+    last = best + FP32 * _state_numbers(optimizer, counts)
+    total = (settings.keep_last + 1) * last
+    if settings.best is not None:  # the best, that of the checkpoint before it, and one being written
+        total += 3 * best
+    return CheckpointSpace(last, best, total)
 
 
 def _saved_in_block(model: ModelConfig, sequence_length: int, half: bool, scores_kept: bool) -> int:
@@ -84,11 +102,10 @@ def _saved_in_block(model: ModelConfig, sequence_length: int, half: bool, scores
 
 
 def _state_numbers(config: OptimizerConfig, counts: ParameterCounts) -> int:
-    unmoved = counts.total if config.sharpness_rho else 0  # kept while the weights are moved
     if config.rest is None:
-        return _state_of(config.update) * counts.total + unmoved
+        return _state_of(config.update) * counts.total
     rest = counts.total - counts.hidden_matrices
-    return _state_of(config.update) * counts.hidden_matrices + _state_of(config.rest) * rest + unmoved
+    return _state_of(config.update) * counts.hidden_matrices + _state_of(config.rest) * rest
 
 
 def _state_of(entry: dict[str, Any]) -> int:

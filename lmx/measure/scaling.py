@@ -18,6 +18,7 @@ Array = NDArray[np.float64]
 NAMES = ("E", "A", "B", "alpha", "beta")
 FEWEST_RUNS = 6  # five constants and one to contradict them
 HUBER = 0.01  # residuals beyond 1 % of the loss count linearly: a failed run does not bend the curve
+APART = 1.1  # factor between two sizes or lengths that count as different: a norm more or less is no size
 ALONG = 0.98  # correlation of log N and log D from which their parts cannot be told apart
 PATIENCE = 10  # iterations without a gain that end the search
 _TERM = (-12.0, 12.0)  # bounds of log E and of the logs of both terms at the mean run
@@ -78,11 +79,20 @@ def missing_for_scaling(parameters: ArrayLike, tokens: ArrayLike) -> str | None:
     if len(n) < FEWEST_RUNS:
         lacking.append(f"{len(n)} runs, needed: at least {FEWEST_RUNS}")
     for values, what in ((n, "model sizes"), (d, "training lengths")):
-        if len(np.unique(values)) < 3:
-            lacking.append(f"{len(np.unique(values))} different {what}, needed: at least 3")
+        if _levels(values) < 3:
+            lacking.append(f"{_levels(values)} different {what}, needed: at least 3")
     if not lacking and abs(np.corrcoef(np.log(n), np.log(d))[0, 1]) > ALONG:
         lacking.append("sizes and lengths that grow together, needed: one size trained on several lengths")
     return "; ".join(lacking) or None
+
+
+def _levels(values: Array) -> int:
+    """How many values there are that lie APART."""
+    count, last = 0, -np.inf
+    for value in np.sort(values).tolist():
+        if value > last * APART or not count:
+            count, last = count + 1, value
+    return count
 
 
 def fit_scaling(

@@ -38,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         if len(arguments.run) == 1 and is_study(Path(arguments.run[0]).expanduser()):
             return _render_study(Path(arguments.run[0]).expanduser(), arguments.out)
         return _render(_runs(arguments.run), arguments.out)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise LmxError(f"{error.filename}: {error.strerror}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lmx.report.facts import differing
 from lmx.report.standings import BITS, LOSS, Arm, Digest, seed_of
 from lmx.runs import JobState, Run, read_digest, read_study_record, states
 
+READERS = 4  # runs that are read at the same time
 # settings that do not make another configuration: the seed, and where a run lands or what is written of it
 _NOT_CONFIGURATION = ("seed", "name", "paths", "resume", "logger")
 
@@ -45,9 +47,11 @@ def of_study(folder: Path) -> Comparison:
     jobs = states(folder, record)
     runs: dict[str, list[Digest]] = {arm: [] for arm in record.arms}
     left_out = []
+    done = [state.run for state in jobs if state.status == "completed" and state.run is not None]
+    digests = dict(zip(done, _read(done), strict=True))
     for state in jobs:
         if state.status == "completed" and state.run is not None:
-            digest = read_digest(state.run)
+            digest = digests[state.run]
             if _evaluated(digest):
                 runs[state.job.arm].append(digest)
             else:
@@ -76,7 +80,7 @@ def of_study(folder: Path) -> Comparison:
 def of_runs(folders: Sequence[Path]) -> Comparison:
     """Gather runs by configuration; the first run's is the baseline."""
     left_out: list[str] = []
-    kept = _distinct([read_digest(folder) for folder in folders], left_out)
+    kept = _distinct(_read(folders), left_out)
     counted = []
     for run in kept:
         if run.run.status == "failed":
@@ -98,6 +102,12 @@ def of_runs(folders: Sequence[Path]) -> Comparison:
         command=f"python -m lmx.report {names}",
         left_out=left_out,
     )
+
+
+def _read(folders: Sequence[Path]) -> list[Digest]:
+    """Read several runs at a time: most of it is Arrow's work, which leaves Python free."""
+    with ThreadPoolExecutor(max_workers=READERS) as pool:
+        return list(pool.map(read_digest, folders))
 
 
 def _quoted(folders: Sequence[Path]) -> str:
@@ -135,16 +145,29 @@ def _gathered(runs: Sequence[Digest]) -> list[Arm]:
 
 
 def _arm_names(runs: Sequence[Run]) -> list[str]:
-    """Name each configuration by its experiment where those differ, and by up to four differing settings."""
-    names = [run.name for run in runs]
+    """Name each configuration by its experiment, else by up to four differing settings, else by both."""
+    names = _plain_names(runs)
+    if len(set(names)) == len(names):
+        return names
     settings = {key: values for key, values in differing(runs).items() if key != "seed"}
     found: list[str] = []
     for place, run in enumerate(runs):
-        parts = [run.name] if len(set(names)) > 1 or not settings else []
-        parts += [f"{key.rpartition('.')[2]}={values[place]}" for key, values in list(settings.items())[:4]]
-        label = " ".join(parts)
+        parts = [names[place]] if len(set(names)) > 1 or not settings else []
+        own = [f"{key.rpartition('.')[2]}={values[place]}" for key, values in list(settings.items())[:4]]
+        label = " ".join([*parts, *(text for text in own if not parts or text not in parts[0])])
         found.append(f"{label} {run.path.name[-6:]}" if label in found else label)
     return found
+
+
+def _plain_names(runs: Sequence[Run]) -> list[str]:
+    """The experiments' names without what a study adds to them: its own name in front, the seed behind."""
+    parts = []
+    for run in runs:
+        words = run.name.split("/")
+        parts.append(words[:-1] if words[1:] and words[-1] == f"seed{run.config.get('seed')}" else words)
+    while all(len(words) > 1 for words in parts) and len({words[0] for words in parts}) == 1 and parts[1:]:
+        parts = [words[1:] for words in parts]
+    return ["/".join(words) for words in parts]
 
 
 def _evaluated(run: Digest) -> bool:

@@ -14,7 +14,7 @@ from lmx.report.drawing import save_drawings
 from lmx.report.exports import research_data, write_metrics, write_samples
 from lmx.report.html import write_page
 from lmx.report.scaling import scaling_section
-from lmx.report.standings import BUDGETS, Arm, Standing, differences, standings
+from lmx.report.standings import BUDGETS, Arm, Standing, differences, seed_of, standings
 from lmx.report.study_page import Results, page, picture
 from lmx.report.study_plots import plot_study
 from lmx.runs import Run, read_run, write_atomic, write_json
@@ -69,9 +69,10 @@ def _results(comparison: Comparison) -> Results:
 def _scaling(comparison: Comparison, out: Path) -> str:
     """The section on the scaling law, where the runs have several sizes."""
     runs = [run.run for run in comparison.runs]
+    names = [f"{arm.name}, seed {seed_of(run)}" for arm in comparison.arms for run in arm.runs]
     if len({(run.identity.get("parameters") or {}).get("total") for run in runs}) < 2:
         return ""
-    section, drawings = scaling_section(runs)
+    section, drawings = scaling_section(runs, names)
     figures = save_drawings(out / "plots", drawings) if drawings else []
     return "\n\n".join([section.rstrip(), *(picture(path, text, out) for path, text in figures)])
 

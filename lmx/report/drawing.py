@@ -173,10 +173,10 @@ def spans_decades(values: np.ndarray) -> bool:
 
 def log_ticks(low: float, high: float) -> list[float]:
     """At most 8 round numbers from `low` to `high`: the coarsest set of at least 4, or of tenths."""
-    tenths = tuple(part / 10 for part in range(10, 100))
+    halves, tenths = (tuple(part / size for part in range(size, 10 * size)) for size in (2, 10))
     decades = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
     ticks: list[float] = []
-    for mantissas in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), tenths):
+    for mantissas in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), range(1, 10), halves, tenths):
         ticks = [mantissa * 10.0**decade for decade in decades for mantissa in mantissas]
         ticks = [tick for tick in ticks if low <= tick <= high]
         if len(ticks) >= 4:
@@ -192,10 +192,10 @@ def span(values: np.ndarray) -> tuple[float, float]:
 
 
 def tick_label(value: float) -> str:
-    """A number at an axis: ``0.35``, ``8k``, ``3e-5``."""
-    if abs(value) >= 1000:
+    """A number at an axis: ``0.35``, ``8k``, ``3e-5``, ``1e30``."""
+    if 1000 <= abs(value) < 1e9:
         return f"{value / 1000:.6g}k" if abs(value) < 1e6 else f"{value / 1e6:.6g}M"
-    if 0 < abs(value) < 1e-3:
+    if 0 < abs(value) < 1e-3 or abs(value) >= 1e9:
         mantissa, _, exponent = f"{value:.3e}".partition("e")
         return f"{float(mantissa):g}e{int(exponent)}"
     return f"{value:.6g}"

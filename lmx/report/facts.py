@@ -12,6 +12,7 @@ import numpy as np
 from lmx.config.experiment import GROUPS
 from lmx.config.learning import CheckpointConfig, TrainConfig
 from lmx.report.columns import Extreme, extremes
+from lmx.report.text import MISSING
 from lmx.runs import Run
 
 SCHEMAS: dict[str, type] = {**GROUPS, "train": TrainConfig, "checkpoint": CheckpointConfig}
@@ -41,7 +42,7 @@ class Facts:
 def facts(run: Run) -> Facts:
     """Return the totals of a run."""
     tokens, seconds = run.last("tokens"), run.last("seconds")
-    gpu_memory = run.last("memory/peak_allocated_mib")
+    gpu_memory, memory = (_highest(run, f"memory/peak_{name}_mib") for name in ("allocated", "rss"))
     steps = _known(run, "speed/step_seconds")
     mfu = _known(run, "speed/mfu")
     evaluation = _known(run, "val/seconds")
@@ -57,7 +58,7 @@ def facts(run: Run) -> Facts:
         step_seconds=float(np.median(steps)) if len(steps) else None,
         step_seconds_95=float(np.quantile(steps, 0.95)) if len(steps) else None,
         mfu=float(mfu.mean()) if len(mfu) else None,
-        peak_memory=gpu_memory if gpu_memory is not None else run.last("memory/peak_rss_mib"),
+        peak_memory=gpu_memory if gpu_memory is not None else memory,
         memory_name="GPU memory allocated" if gpu_memory is not None else "resident memory",
     )
 
@@ -102,6 +103,14 @@ def _floor(run: Run) -> str:
     if under_floor(run):
         return f", {-excess:.4f} below the corpus's floor of {floor:.4f}, which cannot be: a bug in lmx"
     return f", {excess:.4f} above the corpus's floor of {floor:.4f}"
+
+
+def machine(identity: dict[str, Any]) -> str:
+    """On how many of what a run was trained, and in which precision: ``1 × NVIDIA H100, bf16``."""
+    hardware = identity.get("hardware")
+    if not isinstance(hardware, dict) or "device_name" not in hardware:
+        return MISSING
+    return f"{hardware.get('devices')} × {hardware['device_name']}, {hardware.get('precision')}"
 
 
 def corpus_tokens(run: Run) -> int | None:
@@ -170,6 +179,12 @@ def _last_step(run: Run) -> int:
 def _known(run: Run, key: str) -> np.ndarray:
     values = run.series(key)[1]
     return values[np.isfinite(values)]
+
+
+def _highest(run: Run, key: str) -> float | None:
+    """The highest value; each session of a run counts its own peak."""
+    values = _known(run, key)
+    return float(values.max()) if len(values) else None
 
 
 def _set_values(group: str, value: dict[str, Any]) -> list[str]:

@@ -49,7 +49,7 @@ nav a:hover { text-decoration: underline; }
 .table { overflow-x: auto; margin: 0.4rem 0 1.5rem; max-width: none; }
 table { border-collapse: collapse; font-size: 0.86rem; line-height: 1.45; }
 th { text-align: left; color: var(--soft); font-weight: 600; white-space: nowrap; vertical-align: bottom; }
-th, td { padding: 0.38rem 1.1rem 0.38rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th, td { padding: 0.38rem 0.9rem 0.38rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th:last-child, td:last-child { padding-right: 0; }
 td { font-variant-numeric: tabular-nums; }
 td[style*="right"] { white-space: nowrap; }

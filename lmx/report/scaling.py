@@ -13,6 +13,7 @@ import numpy as np
 from lmx.measure.scaling import ScalingFit, fit_scaling, missing_for_scaling
 from lmx.measure.statistics import Interval
 from lmx.report.drawing import CYCLE, REFERENCE, Drawing, log_ticks, new_figure, save_drawings, tick_label
+from lmx.report.facts import machine
 from lmx.report.text import amount, duration, markdown_table, show
 from lmx.runs import Run, read_run, write_atomic
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 NEXT = 2.0  # the next size, in the largest of today's
 VAGUE = 3.0  # an interval whose ends differ by more
-UNITS = {"E": "nats/token", "A": "", "B": "", "alpha": "", "beta": ""}
+CONSTANTS = {"E": "E, nats/token", "A": "A", "B": "B", "alpha": "α", "beta": "β"}
+NOTHING = 1e-4  # nats: an E below it is none
 HEADING = "## Scaling law"
 
 
@@ -37,6 +39,7 @@ class Point:
     flops: float  # of training until then
     seconds: float
     passes: float | None  # over the train split
+    machine: str
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,13 @@ def _saved(drawings: Sequence[Drawing], out: Path) -> list[tuple[Path, str]]:
     return save_drawings(out / "plots", drawings) if drawings else []
 
 
-def scaling_section(runs: Sequence[Run]) -> tuple[str, list[Drawing]]:
+def scaling_section(runs: Sequence[Run], names: Sequence[str] = ()) -> tuple[str, list[Drawing]]:
     """Return the section as Markdown, and its figures to be drawn with `save_drawings`.
 
-    Where the runs cannot tell the constants apart the section says what is missing, and there is no figure.
+    `names` are those of the runs where they have shorter ones than their folders'. Where the runs cannot tell
+    the constants apart the section says what is missing, and there is no figure.
     """
-    points, left_out = _points(runs)
+    points, left_out = _points(runs, names or [f"{run.name}/{run.path.name}" for run in runs])
     lacking = _comparable(runs) or missing_for_scaling(
         [point.parameters for point in points], [point.tokens for point in points]
     )
@@ -108,11 +112,10 @@ def _largest(points: Sequence[Point]) -> Point:
     return max(points, key=lambda point: (point.parameters, point.tokens))
 
 
-def _points(runs: Sequence[Run]) -> tuple[list[Point], list[str]]:
+def _points(runs: Sequence[Run], names: Sequence[str]) -> tuple[list[Point], list[str]]:
     """Return a point for each run that reached its end, and why the others have none."""
     points, left_out = [], []
-    for run in runs:
-        name = f"{run.name}/{run.path.name}"
+    for run, name in zip(runs, names, strict=True):
         total = (run.identity.get("parameters") or {}).get("total")
         last = next((line for line in reversed(run.of_kind("val")) if line.get("val/loss") is not None), None)
         if run.status != "completed":
@@ -124,7 +127,9 @@ def _points(runs: Sequence[Run]) -> tuple[list[Point], list[str]]:
         else:
             tokens, flops, seconds = (float(last.get(key) or 0.0) for key in ("tokens", "flops", "seconds"))
             loss, passes = float(last["val/loss"]), last.get("epoch")
-            points.append(Point(name, int(total), loss, tokens, flops, seconds, passes))
+            points.append(
+                Point(name, int(total), loss, tokens, flops, seconds, passes, machine(run.identity))
+            )
     return points, left_out
 
 
@@ -161,13 +166,19 @@ def _introduction(points: Sequence[Point]) -> str:
 
 def _constants(fit: ScalingFit) -> str:
     rows = []
-    for name, unit in UNITS.items():
+    for name, label in CONSTANTS.items():
         found = fit.interval(name)
-        label = {"alpha": "α", "beta": "β"}.get(name, name)
-        rows.append([label, unit, f"{found.estimate:.4g}", f"{found.low:.4g} to {found.high:.4g}"])
-    table = markdown_table(["Constant", "Unit", "Value", "95 % interval"], rows, left=2)
+        value, low, high = (
+            f"{0 if name == 'E' and number < NOTHING else number:.4g}"
+            for number in (found.estimate, found.low, found.high)
+        )
+        rows.append([label, value, f"{low} to {high}"])
+    table = markdown_table(["Constant", "Value", "95 % interval"], rows)
     vague = [
-        name for name in ("E", "alpha", "beta") if fit.interval(name).high > VAGUE * fit.interval(name).low
+        name.partition(",")[0]
+        for key, name in CONSTANTS.items()
+        if key not in "AB"  # whose size follows from the exponents
+        and fit.interval(key).high > VAGUE * fit.interval(key).low
     ]
     if not vague:
         return table
@@ -191,7 +202,7 @@ def _prediction(points: Sequence[Point], fit: ScalingFit, following: NextRun) ->
         ],
         ["loss of the largest run so far", f"{largest.loss:.4f}"],
         ["FLOPs", show(following.flops, ".3g")],
-        ["training time at the largest run's speed", duration(following.seconds)],
+        [f"training time on {largest.machine}, at the largest run's speed", duration(following.seconds)],
     ]
     yield f"### The next size: {NEXT:g} times the largest, at its tokens a parameter"
     yield markdown_table(["", ""], rows)

@@ -60,6 +60,7 @@ class Difference:
     over_windows: Interval | None  # None where the windows do not tell; `why` says it
     why: str
     words: str
+    outcome: str  # the same without names, for a table that has them
 
 
 def seed_of(run: Digest) -> int:
@@ -146,7 +147,16 @@ def difference(a: Standing, b: Standing, metric: str, amount: float) -> Differen
         better=better.arm.name,
         worse=worse.arm.name,
     )
-    return Difference(a.arm.name, b.arm.name, over_seeds, over_windows, why, words)
+    outcome = _outcome(telling, "better" if ahead else "worse", over_seeds.known)
+    return Difference(a.arm.name, b.arm.name, over_seeds, over_windows, why, words, outcome)
+
+
+def _outcome(telling: Interval, side: str, several: bool) -> str:
+    if not telling.known:
+        return "not known at one seed"
+    if not telling.excludes_zero:
+        return "no difference shown"
+    return side if several else f"{side} on this text; one seed"
 
 
 def _values(place: Standing, metric: str, amount: float) -> list[float]:

@@ -170,7 +170,7 @@ def _differences(comparison: Comparison, results: Results) -> Iterator[str]:
         rows.append(
             [
                 item.a,
-                item.words,
+                item.outcome,
                 f"{item.over_seeds.estimate:+.4f}",
                 _ends(item.over_seeds, "+.4f"),
                 MISSING if over_windows is None else f"{over_windows.estimate:+.4f}",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lmx.report.arms import Comparison
 from lmx.report.exports import best_evaluation
-from lmx.report.facts import facts
+from lmx.report.facts import facts, machine
 from lmx.report.standings import BITS, LOSS, Digest, seed_of
 from lmx.report.text import MISSING, code_block, markdown_table, show
 
@@ -94,7 +94,7 @@ def _jobs(comparison: Comparison) -> Iterator[str]:
 def _environment(comparison: Comparison) -> Iterator[str]:
     identities = [run.run.identity for run in comparison.runs]
     found = {
-        "machine": {_machine(identity) for identity in identities},
+        "machine": {machine(identity) for identity in identities},
         "versions": {
             ", ".join(
                 f"{name} {(identity.get('versions') or {}).get(name)}" for name in ("lmx", "torch", "python")
@@ -109,13 +109,6 @@ def _environment(comparison: Comparison) -> Iterator[str]:
         yield markdown_table(
             ["", ""], [[key, "; ".join(sorted(values))] for key, values in found.items()], left=2
         )
-
-
-def _machine(identity: dict[str, object]) -> str:
-    hardware = identity.get("hardware")
-    if not isinstance(hardware, dict):
-        return MISSING
-    return f"{hardware.get('devices')} × {hardware.get('device_name')}, {hardware.get('precision')}"
 
 
 def _commit(identity: dict[str, object]) -> str:

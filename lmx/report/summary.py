@@ -45,7 +45,7 @@ def _ranking(ranking: list[dict[str, Any]]) -> str:
         )
     headers = ["", "mean", "95 % interval", "seeds", "configuration"]
     room = WIDTH - sum(max(len(row[n]) for row in (headers, *rows)) + 2 for n in range(4))
-    rows = [[*row[:-1], textwrap.shorten(row[-1], room, placeholder=" ...")] for row in rows]
+    rows = [[*row[:-1], row[-1] if len(row[-1]) <= room else f"{row[-1][: room - 1]}…"] for row in rows]
     return plain_table(headers, rows, left=(4,))
 
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from lmx import measure
+
 MISSING = "—"
-UNREADABLE = 1e9
-_SCALES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def show(value: Any, spec: str = "") -> str:
@@ -21,20 +21,14 @@ def show(value: Any, spec: str = "") -> str:
         return MISSING
     if isinstance(value, str | bool) or not spec:
         return str(value)
-    if not math.isfinite(value):
-        return str(float(value))
-    if spec.endswith("f") and abs(value) >= UNREADABLE:
-        return f"{value:.3g}"
-    return format(value, spec)
+    return measure.digits(value, spec)
 
 
 def amount(value: float | None) -> str:
     """A large count in three or four digits: ``4.92M``, ``812``."""
     if value is None or not math.isfinite(value):
         return show(value, ".0f")
-    scale, letter = next(((s, x) for s, x in _SCALES if abs(value) >= s), (1.0, ""))
-    scaled = value / scale
-    return f"{scaled:.0f}" if not letter else f"{scaled:.{2 if scaled < 100 else 1}f}{letter}"
+    return measure.amount(value)
 
 
 def duration(seconds: float | None) -> str:

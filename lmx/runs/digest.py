@@ -14,10 +14,7 @@ from lmx.runs.metrics import parse_lines
 from lmx.runs.read import Run, read_run
 
 # what a comparison needs of the training records
-COLUMNS = (
-    *("step", "steps", "tokens", "flops", "seconds"),
-    *("train/loss", "train/grad_norm", "speed/step_seconds"),
-)
+COLUMNS = ("step", "steps", "tokens", "train/loss", "speed/step_seconds")
 _EVALUATION, _TRAINING = b'"kind":"val"', b'"kind":"train"'  # as MetricsLog writes it
 Columns = dict[str, np.ndarray]
 
@@ -43,10 +40,10 @@ def read_digest(path: str | Path) -> Digest:
 
     Raises CheckpointError when `path` is not a run folder.
     """
-    folder = RunFolder.open(path)
-    found = _columns(folder.metrics)
+    raw = _content(RunFolder.open(path).metrics)
+    found = _columns(raw)
     if found is not None:
-        run = read_run(path, _few_lines)
+        run = read_run(path, lambda file: _few_lines(file, raw))
         if len(run.of_kind("val")) == found[1]:
             return Digest(run, found[0])
     whole = read_run(path)  # a record that is damaged, out of order or doubled: slowly, and told of
@@ -61,12 +58,16 @@ def is_evaluated(path: str | Path) -> bool:
     return any(line.get("val/loss") is not None for line in read_run(path, _few_lines).of_kind("val"))
 
 
-def _few_lines(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Read the evaluations and the last training record alone."""
+def _content(file: Path) -> bytes:
     try:
-        raw = file.read_bytes()
+        return file.read_bytes()
     except FileNotFoundError:
-        return [], []
+        return b""
+
+
+def _few_lines(file: Path, raw: bytes | None = None) -> tuple[list[dict[str, Any]], list[str]]:
+    """Read the evaluations and the last training record alone; `raw` is the file's content where known."""
+    raw = _content(file) if raw is None else raw
     places, place = [raw.rfind(_TRAINING)], -1
     while (place := raw.find(_EVALUATION, place + 1)) >= 0:
         places.append(place)
@@ -79,7 +80,7 @@ def _line_at(raw: bytes, place: int) -> bytes:
     return raw[raw.rfind(b"\n", 0, place) + 1 : len(raw) if end < 0 else end] + b"\n"
 
 
-def _columns(file: Path) -> tuple[Columns, int] | None:
+def _columns(raw: bytes) -> tuple[Columns, int] | None:
     """Return the columns of the training records and the number of evaluations; None where it takes care."""
     import pyarrow as pa
     from pyarrow import json
@@ -87,14 +88,23 @@ def _columns(file: Path) -> tuple[Columns, int] | None:
     fields = [pa.field("kind", pa.string()), *(pa.field(name, pa.float64()) for name in COLUMNS)]
     options = json.ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="ignore")
     try:
-        table = json.read_json(file, parse_options=options)
-    except (OSError, pa.ArrowException):
+        table = json.read_json(pa.BufferReader(raw), parse_options=options)
+    except pa.ArrowException:
         return None
     kinds = np.array(table["kind"].to_pylist(), dtype=object)
-    steps = table["step"].to_numpy()
-    train = kinds == "train"
-    for mask in (train, kinds == "val"):
-        if not np.all(np.diff(steps[mask]) > 0):
+    columns = {name: _floats(table[name].combine_chunks()) for name in COLUMNS}
+    train, evaluated = kinds == "train", kinds == "val"
+    for mask in (train, evaluated):
+        if not np.all(np.diff(columns["step"][mask]) > 0):
             return None
-    columns = {name: table[name].to_numpy()[train] for name in COLUMNS}
-    return columns, int(np.count_nonzero(kinds == "val"))
+    return {name: values[train] for name, values in columns.items()}, int(np.count_nonzero(evaluated))
+
+
+def _floats(column: Any) -> np.ndarray:
+    """An array of Arrow's as (N,), NaN where it has no value; its own `to_numpy` would import pandas."""
+    valid, values = column.buffers()
+    found = np.frombuffer(values, np.float64)[column.offset :][: len(column)]
+    if not column.null_count:
+        return found
+    bits = np.unpackbits(np.frombuffer(valid, np.uint8), bitorder="little")[column.offset :][: len(column)]
+    return np.where(bits, found, np.nan)

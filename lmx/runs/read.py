@@ -75,9 +75,9 @@ class Run:
         """
         kind = kind or (name.split("/")[0] if name.split("/")[0] in KINDS else "train")
         if (name, kind) not in self._series:
-            pairs = [(line["step"], line[name]) for line in self.of_kind(kind) if line.get(name) is not None]
-            steps = np.array([step for step, _ in pairs], dtype=np.int64)
-            self._series[name, kind] = steps, np.array([value for _, value in pairs], dtype=np.float64)
+            lines = [line for line in self.of_kind(kind) if line.get(name) is not None]
+            steps = np.array([line["step"] for line in lines], dtype=np.int64)
+            self._series[name, kind] = steps, np.array([line[name] for line in lines], dtype=np.float64)
         return self._series[name, kind]
 
     def last(self, name: str) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from lmx.measure import digits
 from lmx.training.callbacks.base import Listener
 from lmx.training.module import LanguageModule
 
@@ -72,8 +73,9 @@ class Progress(Listener):
         if not trainer.is_global_zero:
             return
         line = (
-            f"step {module.step:>7,}  val loss {values['val/loss']:.4f}"
-            f"  perplexity {values['val/perplexity']:,.2f}  bits/byte {values['val/bits_per_byte']:.4f}"
+            f"step {module.step:>7,}  val loss {digits(values['val/loss'], '.4f')}"
+            f"  perplexity {digits(values['val/perplexity'], ',.2f')}"
+            f"  bits/byte {digits(values['val/bits_per_byte'], '.4f')}"
         )
         if "val/floor_bits_per_byte" in values:
             line += f"  (floor {values['val/floor_bits_per_byte']:.4f})"
@@ -92,7 +94,7 @@ class Progress(Listener):
         steps = module.step - self._first_step
         seconds = module.stopwatch.seconds - self._first_seconds
         rate = (module.tokens - self._first_tokens) / max(seconds, 1e-9)
-        text = f"loss {module.last_loss():.3f}  {_thousands(rate)} tokens/s"
+        text = f"loss {digits(module.last_loss(), '.3f')}  {_thousands(rate)} tokens/s"
         if module.total_steps:
             text += f"  {_clock((module.total_steps - module.step) * seconds / max(steps, 1))} left"
         return text

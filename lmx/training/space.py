@@ -6,23 +6,19 @@ import shutil
 from pathlib import Path
 
 from lmx.config import Experiment, SpaceError
-from lmx.measure import checkpoint_bytes
+from lmx.measure import checkpoint_space
 
 MIB = 2**20
-ABOUT_A_CHECKPOINT = MIB // 4  # configuration, random states, losses of the validation windows
 
 
 def check_space(experiment: Experiment, outputs: Path, checkpoints: Path | None = None) -> str:
     """Say in one line what the checkpoints take at most and what is free below `outputs`.
 
-    A new one is written before the oldest goes. What lies in `checkpoints`, of a resumed run, is room too.
+    What lies in `checkpoints`, of a resumed run, is room too.
     Raises SpaceError when they do not fit.
     """
-    last, best = checkpoint_bytes(experiment.model, experiment.optimizer)
     settings = experiment.checkpoint
-    needed = (settings.keep_last + 1) * (last + ABOUT_A_CHECKPOINT)
-    if settings.best is not None:  # the best, that of the checkpoint before it, and one being written
-        needed += 3 * (best + ABOUT_A_CHECKPOINT)
+    needed = checkpoint_space(experiment.model, experiment.optimizer, settings).total
     free = shutil.disk_usage(outputs).free
     if checkpoints is not None and checkpoints.is_dir():
         free += sum(path.stat().st_size for path in checkpoints.iterdir())

@@ -81,7 +81,7 @@ def test_a_report(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert (
         "D/N = 0.279 is the 242,643 validation tokens over 869,153 parameters; the train split gives 2.7"
-        in out
+        in " ".join(out.split())
     )
     assert main(["--report", str(REPORTS / "d_clean.md"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["findings"] == []

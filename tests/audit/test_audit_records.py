@@ -134,6 +134,22 @@ def test_keys_added_since_are_no_difference(bench: Bench) -> None:
     assert len(arms([old, bench.run()])) == 1
 
 
+@pytest.mark.parametrize(("confidence", "wrong"), [(1.0, False), (0.5, True), (None, True)])
+def test_a_model_that_is_sure_and_wrong_has_no_entropy(
+    bench: Bench, confidence: float | None, wrong: bool
+) -> None:
+    """Huge logits: 100 nats of loss beside no entropy are no fault where the confidence says the same."""
+
+    def spoiled(line: dict[str, Any]) -> None:
+        line.update({"val/loss": 100.0, "val/perplexity": float(np.exp(100)), "val/entropy": 1e-20})
+        line["val/confidence"] = confidence
+
+    found = audit_run(edit(bench.run(), "val", spoiled))
+    seen = [finding.seen for finding in found if finding.code == "entropy-wrong-denominator"]
+    assert bool(seen) == wrong
+    assert all("1e+22 times less" in text for text in seen)
+
+
 def test_findings_read_from_the_gravest(bench: Bench) -> None:
     run = edit(timed(bench.run()), "val", lambda line: line.update({"val/perplexity": 1.0}))
     put(run, "callbacks.samples", {"prompts": ["So "]})
@@ -145,7 +161,9 @@ def test_findings_read_from_the_gravest(bench: Bench) -> None:
     assert text.endswith("1 error, 1 warning, 1 note.")
     assert page.startswith("1 error, 1 warning, 1 note.")
     assert page.count("\n- **") == 3
-    assert all(finding.seen in text and finding.fix in page for finding in found)
+    unwrapped = " ".join(text.split())
+    assert all(finding.seen in unwrapped and finding.fix in page for finding in found)
+    assert max(map(len, text.splitlines())) <= 100
     assert findings_markdown([]) == "No finding.\n"
 
 

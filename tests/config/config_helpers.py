@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lmx.config import Experiment
 from lmx.config.compose import compose, config_dir
 from lmx.config.validate import to_dict, validate
 
@@ -44,8 +45,14 @@ if __name__ == "__main__":
 
 
 @cache
+def composed(*overrides: str) -> Experiment:
+    """Compose once for all tests of this process; what is returned is shared and must not be changed."""
+    return compose(overrides)
+
+
+@cache
 def _base(overrides: tuple[str, ...]) -> dict[str, Any]:
-    return to_dict(compose(overrides))
+    return to_dict(composed(*overrides))
 
 
 def changed(changes: dict[str, Any], overrides: Iterable[str] = (), given: Iterable[str] = ()) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ WEIRD = [
     "a\u20282",
 ]
 WEIRD += ["a\x85b  c", "\x1c \x1d", "\U000f0000 x", "…!?  !", "\r\n\r\nb", " " * 50, "a" * 50]
+# white space of all kinds at both ends of texts and between all kinds of characters
+LETTERS = "aés7½'!日  \n\t\x1c\x85\u00a0\u2003\u3000"
+WEIRD += ["".join(random.Random(seed).choices(LETTERS, k=seed % 9)) for seed in range(400)]
 SAMPLE = [
     "the cat sat on the mat and the cat ate the rat",
     "a hat for the cat",
@@ -96,7 +100,8 @@ def test_every_text_survives_and_never_becomes_special(make, tmp_path: Path) -> 
 
 
 def test_fast_path_gives_the_ids_of_the_plain_one() -> None:
-    trained = train_bpe(bpe(400), SAMPLE)
+    # with tokens of several characters of white space
+    trained = train_bpe(bpe(600), [*SAMPLE, *WEIRD * 5])
     rules = json.loads(json.dumps(trained._rules))
     rules["pre_tokenizer"] = {
         "type": "Sequence",

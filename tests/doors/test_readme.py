@@ -19,13 +19,14 @@ README = (ROOT / "README.md").read_text()
 SHORT = [
     "train.horizon=4steps",
     "train.eval_every_steps=2",
+    "train.eval_batch_size=64",
     "train.batch_size=4",
     "data.sequence_length=32",
     "model=tiny",
     "hardware=cpu",
     "optimizer.lr=1e-3",
 ]
-STORIES = ["data=storyworld", "data.stories=120", "data.held_out_stories=8", "tokenizer=byte"]
+STORIES = ["data=storyworld", "data.stories=120", "data.held_out_stories=2", "tokenizer=byte"]
 
 
 def shown_commands() -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from config_helpers import composed
 
 from lmx.config import Experiment
 from lmx.config.compose import compose, config_dir
@@ -95,10 +96,10 @@ RATES = {
 @cache
 def experiment(name: str) -> Experiment:
     """The preset, its vocabulary and context filled in as training would."""
-    composed = compose([f"experiment={name}"])
-    vocabulary = composed.model.vocab_size or VOCABULARY[composed.tokenizer.name]
-    model = dataclasses.replace(composed.model, vocab_size=vocabulary, context_length=composed.context_length)
-    return dataclasses.replace(composed, model=model)
+    preset = composed(f"experiment={name}")
+    vocabulary = preset.model.vocab_size or VOCABULARY[preset.tokenizer.name]
+    model = dataclasses.replace(preset.model, vocab_size=vocabulary, context_length=preset.context_length)
+    return dataclasses.replace(preset, model=model)
 
 
 def test_every_preset_of_the_issue_is_there() -> None:

@@ -124,6 +124,10 @@ def test_same_seed_same_intervals() -> None:
             "4 runs, needed: at least 6; 2 different model sizes, needed: at least 3",
         ),
         (grid([1e6], [1e7, 2e7, 4e7, 8e7, 1e8, 2e8]), "1 different model sizes, needed: at least 3"),
+        (
+            grid([1e6, 1.01e6, 1.02e6, 3e6], [1e7, 2e7, 4e7]),
+            "2 different model sizes, needed: at least 3",
+        ),
         (grid([1e6, 2e6, 4e6], [1e7, 2e7]), "2 different training lengths, needed: at least 3"),
         (
             (np.geomspace(1e6, 1e8, 8), 20 * np.geomspace(1e6, 1e8, 8)),

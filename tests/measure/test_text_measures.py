@@ -6,7 +6,15 @@ import math
 
 import pytest
 
-from lmx.measure import bits_per_byte, distinct_n, lower_is_better, perplexity, updates, word_perplexity
+from lmx.measure import (
+    bits_per_byte,
+    digits,
+    distinct_n,
+    lower_is_better,
+    perplexity,
+    updates,
+    word_perplexity,
+)
 
 
 def test_a_uniform_model_has_its_choices_as_perplexity() -> None:
@@ -78,3 +86,20 @@ def test_updates_in_a_horizon() -> None:
     assert updates(1.5, "epochs", 1, 573) == 860
     assert updates(3, "epochs", 1, None) is None
     assert updates(0.5, "hours", 1, 10) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "spec", "text"),
+    [
+        (50_257.0, ",.2f", "50,257.00"),
+        (999_999.0, ",.2f", "999,999.00"),
+        (1e6, ",.2f", "1e+06"),
+        (9.7812e53, ",.2f", "9.78e+53"),
+        (-3.5e7, ".4f", "-3.5e+07"),
+        (math.inf, ",.2f", "inf"),
+        (math.nan, ".4f", "nan"),
+        (12_345_678, ",", "12,345,678"),
+    ],
+)
+def test_digits_stay_readable(value: float, spec: str, text: str) -> None:
+    assert digits(value, spec) == text

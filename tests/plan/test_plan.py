@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from lmx import plan as door
 from lmx.config import ConfigError, DataError
 from lmx.config.compose import compose
-from lmx.plan import Rate, main, plan
+from lmx.measure import checkpoint_space
+from lmx.measure.estimate import BYTE_VOCABULARY, Rate, estimate, measured_rate
+from lmx.plan import main
+from lmx.report.plan_table import PRODUCTS_UP_TO, plan_rows, plan_table
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +27,8 @@ def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rows(*overrides: str, rate: Rate | None = None) -> dict[str, tuple[str, str]]:
     """What stands beside each name, without the further corners of the learning rate, which have none."""
-    return {what.strip(): (much, remark) for what, much, remark in plan(compose(overrides), rate) if what}
+    found = plan_rows(estimate(compose(overrides)), rate)
+    return {what.strip(): (much, remark) for what, much, remark in found if what}
 
 
 FAMILY_A = ("model=rope_4l", "data=wikitext2", "data.sequence_length=255", "train.batch_size=8")
@@ -83,7 +86,9 @@ def test_batch_over_devices_and_passes() -> None:
 def test_learning_rate_at_its_corners() -> None:
     shown = [
         row
-        for row in plan(compose(["schedule=wsd", "train.horizon=600steps", "optimizer.lr=1e-3"]))
+        for row in plan_rows(
+            estimate(compose(["schedule=wsd", "train.horizon=600steps", "optimizer.lr=1e-3"]))
+        )
         if row[2].startswith("step ")
     ]
     assert [(much, remark) for _, much, remark in shown] == [
@@ -94,7 +99,9 @@ def test_learning_rate_at_its_corners() -> None:
     ]
     single = [
         row
-        for row in plan(compose(["schedule=constant", "train.horizon=1steps", "optimizer.lr=1e-3"]))
+        for row in plan_rows(
+            estimate(compose(["schedule=constant", "train.horizon=1steps", "optimizer.lr=1e-3"]))
+        )
         if "step 1," in row[2]
     ]
     assert single == [("learning rate", "0.001", "step 1, last step")]
@@ -161,6 +168,34 @@ def test_memory_parts_and_precision() -> None:
     ].startswith("an estimate, bf16;")
 
 
+def test_the_disk_that_checkpoints_take() -> None:
+    """Weights and Adam's two moments in fp32, and as many of them as lie there at once."""
+    length = ("train.horizon=1steps", "schedule=constant")
+    found = rows(*FAMILY_A, *length)
+    weights, beside = 39_605_248 * 4, 2**18
+    last, best = 3 * weights + beside, weights + beside
+    assert found["last"] == (f"{last / 2**20:.0f} MiB", "all that a run goes on from; checkpoint.keep_last=1")
+    assert found["best"] == (f"{best / 2**20:.0f} MiB", "weights alone, by val/loss")
+    assert found["disk for checkpoints"][0] == f"{(2 * last + 3 * best) / 2**20:,.0f} MiB"
+    few = rows(*FAMILY_A, *length, "checkpoint.best=null", "checkpoint.keep_last=3")
+    assert "best" not in few
+    assert few["disk for checkpoints"][0] == f"{4 * last / 2**20:,.0f} MiB"
+
+
+def test_what_is_kept_while_weights_are_moved_is_memory_and_no_disk() -> None:
+    plain, sharp = (
+        estimate(compose(["train.horizon=1steps", "schedule=constant", f"optimizer.sharpness_rho={rho}"]))
+        for rho in (0, 0.1)
+    )
+    spaces = [
+        checkpoint_space(known.experiment.model, known.experiment.optimizer, known.experiment.checkpoint)
+        for known in (plain, sharp)
+    ]
+    assert spaces[0] == spaces[1]
+    states = [{row[0].strip(): row[1] for row in plan_rows(known)} for known in (plain, sharp)]
+    assert states[0]["optimizer state"] != states[1]["optimizer state"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -181,7 +216,7 @@ def test_refuses_what_training_would_refuse(overrides: tuple[str, ...], message:
 
 
 def test_columns_are_aligned() -> None:
-    shown = door.render("name", [("a", "1", "x"), ("  long", "1,000", ""), ("", "20", "y")])
+    shown = plan_table("name", [("a", "1", "x"), ("  long", "1,000", ""), ("", "20", "y")])
     assert shown.splitlines() == [
         "lmx plan: name",
         "",
@@ -215,7 +250,7 @@ def test_errors_are_one_line(arguments: list[str], message: str, capsys: pytest.
 
 
 def test_measures_a_rate() -> None:
-    rate = door.measured_rate(compose(["hardware=cpu"]), seconds=0.01)
+    rate = measured_rate(compose(["hardware=cpu"]).hardware, seconds=0.01)
     assert rate.flops > 1e8
     assert re.fullmatch(r"measured: CPU, \d+ threads?, fp32", rate.source)
 
@@ -237,5 +272,5 @@ def test_what_it_assumes_of_other_rooms() -> None:
     from lmx.data.tokenizers import ByteTokenizer
     from lmx.model.mask import CPU_PRODUCTS_UP_TO
 
-    assert door.PRODUCTS_UP_TO == CPU_PRODUCTS_UP_TO
-    assert ByteTokenizer().vocab_size == door.BYTE_VOCABULARY
+    assert PRODUCTS_UP_TO == CPU_PRODUCTS_UP_TO
+    assert ByteTokenizer().vocab_size == BYTE_VOCABULARY

@@ -225,3 +225,18 @@ def test_help_needs_neither_torch_nor_matplotlib() -> None:
     assert done.returncode == 0, done.stderr
     assert "usage: python -m lmx.report" in done.stdout
     assert "examples:" in done.stdout
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_runs_of_a_study_are_named_as_their_arms(make_run: MakeRun, tmp_path: Path) -> None:
+    """Without the study's name and the seed; a name too long for the terminal keeps its beginning."""
+    arms = ("rate=1", "rate=2", "a" * 90)
+    runs = [
+        make_run((f"name='rates/{arm}/seed3'", "seed=3", f"optimizer.lr={place}e-3"))
+        for place, arm in enumerate(arms, start=1)
+    ]
+    _, data = compared(tmp_path / "out", *runs)
+    assert set(data["configurations"]) == set(arms)
+    table = comparison_table(tmp_path / "out")
+    assert max(len(line) for line in table.splitlines()[:8]) <= 80
+    assert re.search(r"1  a{30,}…$", table, flags=re.M)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -127,3 +130,26 @@ def test_what_only_some_runs_measure_has_its_columns(make_run: MakeRun) -> None:
     assert (last["Grad Norm L_cos"], last["Skipped Updates"]) == ("1.5000", "4")
     assert "Grad Norm CE" not in last
     assert "| Eval L_cos | 1 − cos | lowest | 0.3000 | 20 | 0.3000 | 20 |" in report
+
+
+def test_the_peak_is_that_of_all_sessions(make_run: MakeRun) -> None:
+    folder = make_run(steps=20, every=10, evaluate=None)
+    lines = read_run(folder.path).lines
+    folder.metrics.unlink()
+    log = MetricsLog(folder.metrics)
+    for line, peak in zip(lines, (900.0, 812.25), strict=True):  # a resumed process counts from its own start
+        log.append({**line, "memory/peak_rss_mib": peak})
+    assert "900 MiB resident memory" in glance(folder)["Cost"]
+
+
+@pytest.mark.parametrize("words", [["lmx.report", "RUN"], ["lmx.audit", "RUN"], ["lmx.plan"]])
+def test_a_reader_that_leaves_ends_the_command_without_a_word(make_run: MakeRun, words: list[str]) -> None:
+    folder = make_run(steps=20, every=10, evaluate=10)
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        command = [sys.executable, "-m", *(str(folder.path) if word == "RUN" else word for word in words)]
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")

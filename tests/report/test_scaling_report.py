@@ -53,11 +53,11 @@ def test_the_section_holds_the_law_and_the_cost_of_the_next_size(
     page = (out / "scaling.md").read_text()
     assert str(out / "scaling.md") in capsys.readouterr().out
     for row in (
-        "| E | nats/token | 1.2 |",
-        "| A |  | 180 |",
-        "| B |  | 420 |",
-        "| α |  | 0.34 |",
-        "| β |  | 0.3 |",
+        "| E, nats/token | 1.2 |",
+        "| A | 180 |",
+        "| B | 420 |",
+        "| α | 0.34 |",
+        "| β | 0.3 |",
     ):
         assert row in page
     loss = float(LAW.loss(32e6, 6e8))
@@ -67,7 +67,10 @@ def test_the_section_holds_the_law_and_the_cost_of_the_next_size(
     assert re.search(rf"\| loss, nats/token \| {loss:.4f} \({loss:.4f} to {loss:.4f}\) \|", page)
     assert f"| FLOPs | {flops:.3g} |" in page
     hours, minutes = divmod(round(flops / SPEED / 60), 60)
-    assert f"| training time at the largest run's speed | {hours} h {minutes:02d} min |" in page
+    assert (
+        f"| training time on 1 × a CPU, bf16, at the largest run's speed | {hours} h {minutes:02d} min |"
+        in page
+    )
     best = LAW.optimal(flops)
     assert f"{best[0] / 1e6:.2f}M parameters" in page
     assert (out / "plots" / "scaling.png").read_bytes().startswith(b"\x89PNG\r\n")

@@ -49,7 +49,7 @@ class Study:
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("lmx.launch.Processes", FakeProcesses)
-    monkeypatch.setattr("lmx.study.compose_jobs", composed)
+    monkeypatch.setattr("lmx.runs.work.compose_jobs", composed)
     monkeypatch.setattr("lmx.runs.identity.git_state", lambda: {"commit": "0123"})
     monkeypatch.setattr("lmx.report.comparison.plot_study", lambda *arguments: [])  # seen in tests/report
     return Study(tmp_path)

@@ -101,8 +101,6 @@ def test_a_lost_rank_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
         step(module, batch, index)
 
     monkeypatch.setattr(LanguageModule, "training_step", lose)
-    with pytest.raises(
-        RankError, match="rank 1 was ended by SIGKILL; go on with python .* resume="
-    ):
+    with pytest.raises(RankError, match=r"rank 1 was ended by SIGKILL; go on with python .* resume="):
         place.train(*STEPS, *TWO)
     nothing_left()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import multiprocessing
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+from lmx.config import Experiment
 from lmx.config.compose import compose
 from lmx.runs import RunFolder
 from lmx.runs.metrics import read_lines
@@ -46,6 +50,16 @@ PACKINGS = {
 CLOCKS = ("seconds", "speed/", "memory/", "val/seconds")  # what differs between two equal runs
 
 
+def _composed(*overrides: str) -> Experiment:
+    """Compose, once in this process; each caller gets a copy of its own."""
+    return copy.deepcopy(_composed_once(overrides))
+
+
+@cache
+def _composed_once(overrides: tuple[str, ...]) -> Experiment:
+    return compose(overrides)
+
+
 class Place:
     """Where runs land, and where the corpus lies prepared."""
 
@@ -63,12 +77,16 @@ class Place:
     def train(self, *more: str) -> Outcome:
         """Train the tiny experiment in this process."""
         overrides = self.overrides(*more)
-        return train(compose(overrides), overrides)
+        experiment = _composed(*(line for line in overrides if not line.startswith("paths.")))
+        lines = (line.removeprefix("paths.") for line in overrides if line.startswith("paths."))
+        given = dict(line.split("=", 1) for line in lines)
+        paths = dataclasses.replace(experiment.paths, **given)
+        return train(dataclasses.replace(experiment, paths=paths), overrides)
 
     def resume(self, folder: RunFolder, *more: str) -> Outcome:
         """Continue a run in this process."""
-        overrides = [f"resume={folder.path}", *more]
-        return train(compose(overrides), overrides)
+        experiment = dataclasses.replace(_composed("resume=RUN", *more), resume=str(folder.path))
+        return train(experiment, [f"resume={folder.path}", *more])
 
     def runs(self) -> list[Path]:
         """All folders below an experiment's."""
