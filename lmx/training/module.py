@@ -185,9 +185,8 @@ class LanguageModule(pl.LightningModule):
     def _sums(self, batch: Batch, objective: Objective, scale: float = 1.0) -> TokenSums:
         model = self.model
         rows, weight = model.look_up(batch["tokens"])
-        # evaluations and the last rows of a batch go by `forward`: their shapes would be compiled anew
-        usual = torch.is_grad_enabled() and len(batch["tokens"]) == self.experiment.micro_batch_size
-        decode = model if usual else model.forward
+        # evaluations go by `forward`: their batches have another shape, which would be compiled anew
+        decode = model if torch.is_grad_enabled() else model.forward
         hidden = decode(
             batch["tokens"], positions=batch.get("positions"), documents=batch.get("documents"), rows=rows
         )

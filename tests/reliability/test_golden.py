@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from golden import FILE, STEPS, curve
 
-# relative; between AVX2 and AVX-512 the differences were 3e-9 after 15 steps and grew to 9e-4 after 50; one sum
-# in another order: 2e-8 and 1e-2
+# relative. Between AVX2 and AVX-512 the differences were 3e-9 after 15 steps and grew to 9e-4 after 50;
+# one sum in another order: 2e-8 and 1e-2
 EARLY, LATE = 1e-6, 3e-3
 EARLY_STEPS = 15
 

@@ -153,7 +153,7 @@ def test_compiled_and_uncompiled_checkpoints_interchange(
 
 
 def test_nothing_is_compiled_twice(place: Place, graphs: list[Any]) -> None:
-    """Not for the last rows of an epoch, and not for evaluations."""
+    """Not for the last batch of an epoch, and not for evaluations."""
     short = ("data.drop_last=false", "train.horizon=15steps", "train.eval_every_steps=5")
     folder = place.train(*short, "hardware.compile=on").folder
     assert lines(folder)[-1]["tokens"] < 15 * 8 * 32
