@@ -23,6 +23,7 @@ from lmx.data.tokenizers import Tokenizer
 A = TypeVar("A")
 R = TypeVar("R")
 BATCH_CHARACTERS = 2**18  # worked on at a time: what that takes stays in the cache of a core
+BATCHES_A_THREAD = 3  # under way or waiting, so that no thread waits for the one that reads
 
 
 class Tokens(NamedTuple):
@@ -156,7 +157,7 @@ class InOrder:
 
     def submit(self, work: Callable[[A], R], argument: A, take: Callable[[R], None]) -> None:
         """Have `work` done by a thread; `take` gets its result here, in this thread."""
-        while len(self._waiting) > self._threads:
+        while len(self._waiting) >= BATCHES_A_THREAD * self._threads:
             self._take_oldest()
         self._waiting.append((self._pool.submit(work, argument), take))
 
