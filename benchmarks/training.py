@@ -41,8 +41,9 @@ OVERRIDES = {  # of those that are lmx
     "lmx-compiled": ["hardware.compile=on"],
     "lmx-unmeasured": ["callbacks=none", "logger=none"],
 }
-# mean losses may differ by rounding alone; lmx itself takes bf16 where the machine multiplies it
-TOLERANCE = 2e-2
+# mean losses may differ by rounding alone, which grows from step to step; lmx itself takes bf16 where the
+# machine multiplies it
+TOLERANCE = {"first": 1e-2, "later": 5e-2}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -59,11 +60,11 @@ def main(argv: list[str] | None = None) -> None:
             folder = Path(name)
             prepare(folder, vocabulary, given.steps)
             measured = take_turns(folder, given.sides, given.rounds)
-        check_losses(measured)
         text.append(
             f"## V = {vocabulary:,}, {given.rounds} rounds of {given.steps} steps\n\n{table(measured)}\n"
         )
         print(text[-1], flush=True)
+        check_losses(measured)
     print(f"written to {write('training', chr(10).join(text))}")
 
 
@@ -167,7 +168,8 @@ def check_losses(measured: dict[str, list[dict[str, Any]]]) -> None:
             for index, (stop, ours) in enumerate(windows):
                 theirs = figures["windows"][index][1] if "windows" in figures else None
                 theirs = theirs or statistics.fmean(figures["losses"][start:stop])
-                assert abs(theirs - ours) < TOLERANCE * ours, (side, stop, theirs, ours)
+                tolerance = TOLERANCE["later" if start else "first"]
+                assert abs(theirs - ours) < tolerance * ours, (side, stop, theirs, ours)
                 start = stop
 
 

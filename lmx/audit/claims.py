@@ -84,6 +84,7 @@ _NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?"
 _QUANTITY = re.compile(
     rf"\s*[~≈]?\s*\$?({_NUMBER})(?:\s*[×x]\s*10\^?(-?\d{{1,3}}))?\s*([kKMBT](?![\w/])|million|billion)?"
 )
+_LARGEST_POWER = 290  # of ten; what is beyond is no figure, and times a scale no float
 _SCALES = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12, "million": 1e6, "billion": 1e9}
 _PAIR = re.compile(rf"([^\W\d][\w /.·-]*?)\s*(?:\([^()]*\))?\s*([:=]|\s)\s*(?=[~≈]?\s*{_NUMBER})")
 _BEFORE = re.compile(rf"({_NUMBER}\s*[kKMB]?)\s+(layers|heads|parameters|params)\b")
@@ -142,7 +143,10 @@ def quantity(text: str) -> Quantity | None:
         return None
     digits = match[1].replace(",", "").lower()
     mantissa, _, exponent = digits.partition("e")
-    scale = 10.0 ** (int(exponent or 0) + int(match[2] or 0)) * _SCALES.get((match[3] or "").lower(), 1.0)
+    power = int(exponent or 0) + int(match[2] or 0)
+    if abs(power) > _LARGEST_POWER:
+        return None
+    scale = 10.0**power * _SCALES.get((match[3] or "").lower(), 1.0)
     decimals = len(mantissa.partition(".")[2])
     value = float(mantissa) * scale
     exact = scale == 1.0 and not decimals

@@ -45,7 +45,7 @@ def test_numbers(text: str, value: float, error: float) -> None:
     assert (found.value, found.error) == pytest.approx((value, error))
 
 
-@pytest.mark.parametrize("text", ["", "n/a", "—", "about 3", "<= 1.45", "M"])
+@pytest.mark.parametrize("text", ["", "n/a", "—", "about 3", "<= 1.45", "M", "1e999"])
 def test_no_numbers(text: str) -> None:
     assert quantity(text) is None
 
