@@ -24,8 +24,8 @@ class Seen(NamedTuple):
     def nothing(cls, targets: Tensor, exact: torch.dtype) -> Self:
         """Return the state before the first tile."""
         lowest = torch.full(targets.shape, -math.inf, dtype=exact, device=targets.device)
-        zero = torch.zeros_like(lowest)
-        return cls(lowest, lowest, zero, zero)
+        # four tensors: one given twice would be compiled apart from what the second tile gives
+        return cls(lowest, lowest.clone(), torch.zeros_like(lowest), torch.zeros_like(lowest))
 
 
 @dataclass(frozen=True)

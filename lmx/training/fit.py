@@ -288,7 +288,7 @@ def _describe_evaluation(job: Job) -> str:
     forward = windows / (3 * experiment.passes)
     share = forward / (forward + steps * batch)
     tokens = windows * experiment.data.sequence_length
-    return f"every {steps:,} steps on {tokens:,} validation tokens, {share:.0%} of the work"
+    return f"every {steps:,} steps on {tokens:,} validation tokens, about {share:.0%} of the work"
 
 
 def _point_to(folder: RunFolder) -> None:

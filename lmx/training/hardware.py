@@ -12,7 +12,7 @@ import torch
 from lmx.config import ConfigError, HardwareConfig
 from lmx.optim.orthogonal import multiplies_bf16
 
-# a compilation pays when it saves more than it costs. On a CPU it takes half a minute and saves a twelfth of
+# a compilation pays when it saves more than it costs. On a CPU it takes half a minute and saves a tenth of
 # the time (docs/performance.md): what two cores compute in ten minutes repays it
 COMPILE_FLOPS_CPU = 1.5e14
 COMPILE_STEPS_GPU = 500

@@ -11,10 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from training_helpers import PACKINGS, Place, last, lines, signal_at
+from training_helpers import PACKINGS, Place, exact, last, lines, signal_at
 
 from lmx.config.compose import compose
 from lmx.data import TokenDataModule
+from lmx.objective import FusedObjective
 from lmx.training.fit import Job, build
 from lmx.training.module import LanguageModule
 
@@ -138,18 +139,18 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_compiled_and_uncompiled_checkpoints_interchange(
     place: Place, monkeypatch: pytest.MonkeyPatch, graphs: list[Any]
 ) -> None:
+    # the fused softmax takes another exponential, which is compared in the objective's own tests
+    monkeypatch.setattr(FusedObjective, "compile", lambda objective: None)
     plain = place.train("train.horizon=6steps").folder
     assert not graphs
     with monkeypatch.context() as patch:
         signal_at(patch, 3)
         folder = place.train("train.horizon=6steps", "hardware.compile=on").folder
-    compiled = len(graphs)
-    assert compiled
+    assert len(graphs) == 1
     assert last(folder)["state_dict"].keys() == last(plain)["state_dict"].keys()
     resumed = place.resume(folder, "hardware.compile=off").folder
-    assert len(graphs) == compiled
-    for name, value in last(plain)["state_dict"].items():
-        torch.testing.assert_close(last(resumed)["state_dict"][name], value, rtol=1e-4, atol=1e-6)
+    assert exact(resumed) == exact(plain)
+    assert len(graphs) == 1
 
 
 def test_nothing_is_compiled_twice(place: Place, graphs: list[Any]) -> None:
