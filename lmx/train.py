@@ -34,8 +34,9 @@ def run(experiment: Experiment, overrides: list[str]) -> int:
     folder = outcome.folder
     if outcome.exit_status:
         from lmx.report import render_run
+        from lmx.runs import read_run
 
-        render_run(folder.path)
+        render_run(read_run(folder.path))
         print(
             f"\ninterrupted at step {outcome.step}; continue with\n  python -m lmx.train resume={folder.path}"
         )
@@ -60,8 +61,8 @@ def conclude(folder: RunFolder) -> None:
     from lmx.report import final_table, render_run
     from lmx.runs import read_run
 
-    report = render_run(folder.path)
     finished = read_run(folder.path)
+    report = render_run(finished)
     print(f"\n{final_table(finished)}")
     if finished.samples:
         sample = finished.samples[-1]

@@ -65,8 +65,9 @@ def _render(folders: list[Path], out: str | None) -> int:
     if len(folders) == 1:
         if out is not None:
             raise LmxError("--out: has no effect with one run, whose report stands in its own folder")
-        path = render_run(folders[0])
-        print(final_table(read_run(folders[0])))
+        run = read_run(folders[0])
+        path = render_run(run)
+        print(final_table(run))
     else:
         path = render_comparison(folders, out or _comparison_folder(folders))
         print(comparison_table(path.parent))

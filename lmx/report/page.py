@@ -15,18 +15,14 @@ from lmx.report.columns import COLUMNS, Column, Interval, Record, best_index, ex
 from lmx.report.facts import Facts, corpus_tokens, facts, overlaps, setting, settings, verdict
 from lmx.report.plots import plot_run
 from lmx.report.text import MISSING, amount, code_block, duration, markdown_table, show
-from lmx.runs import Run, read_run, write_atomic
+from lmx.runs import Run, write_atomic
 
 ROWS = 60  # a longer table is thinned
 PROGRESSION = {"perplexity": ",.2f", "bits_per_byte": ".4f", "excess_bits_per_byte": ".4f"}
 
 
-def render_run(folder: str | Path) -> Path:
-    """Write `report.md` and `plots/*.png` of the run in `folder` from its records; return the report's path.
-
-    Raises CheckpointError when `folder` is not a run folder.
-    """
-    run = read_run(folder)
+def render_run(run: Run) -> Path:
+    """Write `report.md` and `plots/*.png` of `run` into its folder; return the report's path."""
     plots = [(Path(os.path.relpath(path, run.path)).as_posix(), text) for path, text in plot_run(run)]
     totals, findings = facts(run), audit_run(run)
     parts = [f"# {run.name}", f"**{verdict(run)}**", *_problems(run), *_glance(run, totals, findings)]

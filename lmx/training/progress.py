@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from collections import deque
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 
@@ -14,6 +15,15 @@ from lmx.training.module import LanguageModule
 
 REFRESH_SECONDS = 0.3
 LINE_SECONDS = 15.0
+RATE_SECONDS = 60.0  # what rate and time left are taken over
+
+
+class Mark(NamedTuple):
+    """How far the training was at some moment."""
+
+    step: int
+    tokens: float
+    seconds: float
 
 
 class Progress(Listener):
@@ -24,14 +34,11 @@ class Progress(Listener):
         self._terminal = sys.stderr.isatty()
         self._bar: Any = None
         self._shown = 0.0
-        self._first_step = 0
-        self._first_seconds = 0.0
-        self._first_tokens = 0.0
+        self._marks: deque[Mark] = deque()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Open the bar where the run stands."""
-        self._first_step, self._first_seconds = pl_module.step, pl_module.stopwatch.seconds
-        self._first_tokens = pl_module.tokens
+        self._marks.clear()
         self._shown = time.monotonic()
         if self._terminal and trainer.is_global_zero:
             from tqdm import tqdm
@@ -55,6 +62,8 @@ class Progress(Listener):
         """Refresh when it is time."""
         if not trainer.is_global_zero:
             return
+        if not self._marks:
+            self._marks.append(_mark(pl_module))  # after the first step, which may have been compiled
         now = time.monotonic()
         if now - self._shown < (REFRESH_SECONDS if self._bar is not None else LINE_SECONDS):
             return
@@ -91,13 +100,22 @@ class Progress(Listener):
             self._bar = None
 
     def _state(self, module: LanguageModule) -> str:
-        steps = module.step - self._first_step
-        seconds = module.stopwatch.seconds - self._first_seconds
-        rate = (module.tokens - self._first_tokens) / max(seconds, 1e-9)
-        text = f"loss {digits(module.last_loss(), '.3f')}  {_thousands(rate)} tokens/s"
+        text = f"loss {digits(module.last_loss(), '.3f')}"
+        now, since = _mark(module), self._marks[0]
+        steps, seconds = now.step - since.step, now.seconds - since.seconds
+        if steps == 0:
+            return text
+        text += f"  {_thousands((now.tokens - since.tokens) / seconds)} tokens/s"
         if module.total_steps:
-            text += f"  {_clock((module.total_steps - module.step) * seconds / max(steps, 1))} left"
+            text += f"  {_clock((module.total_steps - now.step) * seconds / steps)} left"
+        self._marks.append(now)
+        while now.seconds - self._marks[1].seconds > RATE_SECONDS:
+            self._marks.popleft()
         return text
+
+
+def _mark(module: LanguageModule) -> Mark:
+    return Mark(module.step, module.tokens, module.stopwatch.seconds)
 
 
 def _thousands(value: float) -> str:

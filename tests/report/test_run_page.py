@@ -28,9 +28,8 @@ def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def glance(folder: RunFolder) -> dict[str, str]:
     """The first table of the report."""
-    lines = (
-        render_run(folder.path).read_text().split("|  |  |\n| :-- | :-- |\n")[1].split("\n\n")[0].splitlines()
-    )
+    report = render_run(read_run(folder.path)).read_text()
+    lines = report.split("|  |  |\n| :-- | :-- |\n")[1].split("\n\n")[0].splitlines()
     rows = [line.strip("| ").split(" | ", 1) for line in lines]
     return {line[0]: line[1] for line in rows}
 
@@ -122,7 +121,7 @@ def test_what_only_some_runs_measure_has_its_columns(make_run: MakeRun) -> None:
         kind, step = line["kind"], line["step"]
         more = {"train/cosine": step / 100, "train/grad_norm_cosine": step / 10, "train/skipped": 2.0}
         log.append({**line, **(more if kind == "train" else {"val/cosine": 0.5 - step / 100})})
-    report = render_run(folder.path).read_text()
+    report = render_run(read_run(folder.path)).read_text()
     training = report.split("## Training\n")[1].split("\n\n")[1].splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in training]
     last = dict(zip(cells[0], cells[-1], strict=True))

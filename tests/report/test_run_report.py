@@ -41,7 +41,7 @@ def table(report: str, heading: str) -> list[dict[str, str]]:
 
 
 def report_of(folder: RunFolder) -> str:
-    path = render_run(folder.path)
+    path = render_run(read_run(folder.path))
     assert path == folder.report
     return path.read_text()
 
@@ -291,7 +291,7 @@ def test_rendering_twice_gives_the_same(make_run: MakeRun) -> None:
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not a run folder"):
-        render_run(tmp_path)
+        render_run(read_run(tmp_path))
 
 
 def test_final_table_fits_a_terminal_and_holds_the_records(make_run: MakeRun) -> None:

@@ -100,7 +100,7 @@ def test_a_record_that_fits_is_read_as_it_is(folder: RunFolder) -> None:
 def test_what_does_not_fit_is_named(folder: RunFolder, change: dict[str, Any], problem: str) -> None:
     run = read_run(write(folder, {**IDENTITY, **change}).path)
     assert run.problems == [problem]
-    assert problem in render_run(folder.path).read_text()
+    assert problem in render_run(read_run(folder.path)).read_text()
 
 
 def test_a_group_that_is_none_is_left_out(folder: RunFolder) -> None:
@@ -137,7 +137,7 @@ def test_nothing_that_json_can_hold_breaks_a_report(folder: RunFolder) -> None:
         else:
             parts["lines"] = [changed(line) if rng.random() < 0.5 else line for line in LINES]
         write(folder, **parts)
-        report = render_run(folder.path).read_text()
+        report = render_run(read_run(folder.path)).read_text()
         assert report.startswith("# ")
         assert final_table(read_run(folder.path))
 
@@ -145,9 +145,9 @@ def test_nothing_that_json_can_hold_breaks_a_report(folder: RunFolder) -> None:
 def test_empty_folders_of_every_kind(folder: RunFolder) -> None:
     folder.path.mkdir()
     MetricsLog(folder.metrics).append({"kind": "train", "step": 1})
-    assert "No evaluation was recorded." in render_run(folder.path).read_text()
+    assert "No evaluation was recorded." in render_run(read_run(folder.path)).read_text()
     folder.metrics.write_bytes(b"")
-    assert "Status unknown, at step 0." in render_run(folder.path).read_text()
+    assert "Status unknown, at step 0." in render_run(read_run(folder.path)).read_text()
     folder.metrics.unlink()
     folder.config.write_text("")
-    assert "config.yaml: damaged (not a mapping)" in render_run(folder.path).read_text()
+    assert "config.yaml: damaged (not a mapping)" in render_run(read_run(folder.path)).read_text()
