@@ -9,7 +9,7 @@ that file, in a process of its own on the same two cores, and ends with the ids 
 - tiktoken: `datasets.load_dataset`, `map` in two processes with `encode_ordinary_batch`, columns to a file
 - transformers: the same with `PreTrainedTokenizerFast`
 
-Sides take turns; imports are not timed. The ids must be equal. Beside the time stands the work, the time of
+Sides take turns; imports are not timed, reading the tokenizer is. The ids must be equal. Beside the time stands the work, the time of
 all cores together: it depends less on what else the machine does.
 """
 
@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+Encoder = Callable[[list[str]], list[list[int]]]
 
 CORES = 2
 HELD_OUT = 200  # texts for validation, which lmx wants
@@ -120,12 +122,14 @@ def map_with_datasets(folder: Path, tokenizer: str, side: str) -> Callable[[], N
     import datasets
 
     datasets.disable_progress_bars()
-    encode = {"tiktoken": tiktoken_encoder, "transformers": transformers_encoder}[side](tokenizer)
-
-    def ids(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        return {"ids": encode(batch["text"])}
+    read = {"tiktoken": tiktoken_encoder, "transformers": transformers_encoder}[side](tokenizer)
 
     def work() -> None:
+        encode = read()
+
+        def ids(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+            return {"ids": encode(batch["text"])}
+
         files = {
             "train": str(folder / "corpus/train.jsonl"),
             "validation": str(folder / "corpus/valid.jsonl"),
@@ -144,26 +148,33 @@ def map_with_datasets(folder: Path, tokenizer: str, side: str) -> Callable[[], N
     return work
 
 
-def tiktoken_encoder(tokenizer: str) -> Callable[[list[str]], list[list[int]]]:
-    """GPT-2 in tiktoken, from a local tokenizer.json."""
+def tiktoken_encoder(tokenizer: str) -> Callable[[], Encoder]:
+    """Return what reads GPT-2 for tiktoken from a local tokenizer.json."""
     import tiktoken
     from tiktoken_ext.openai_public import r50k_pat_str
 
     from lmx.data.byte_level import byte_letters
 
-    vocab = json.loads((Path(tokenizer) / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
-    byte_of = {letter: byte for byte, letter in byte_letters().items()}
-    ranks = {bytes(byte_of[c] for c in token): i for token, i in vocab.items() if i != EOS}
-    encoding = tiktoken.Encoding("gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={})
-    return lambda texts: encoding.encode_ordinary_batch(texts, num_threads=1)
+    def read() -> Encoder:
+        rules = json.loads((Path(tokenizer) / "tokenizer.json").read_text(encoding="utf-8"))
+        byte_of = {letter: byte for byte, letter in byte_letters().items()}
+        vocab = rules["model"]["vocab"].items()
+        ranks = {bytes(byte_of[c] for c in token): i for token, i in vocab if i != EOS}
+        encoding = tiktoken.Encoding("gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={})
+        return lambda texts: encoding.encode_ordinary_batch(texts, num_threads=1)
+
+    return read
 
 
-def transformers_encoder(tokenizer: str) -> Callable[[list[str]], list[list[int]]]:
-    """GPT-2 in transformers."""
+def transformers_encoder(tokenizer: str) -> Callable[[], Encoder]:
+    """Return what reads GPT-2 for transformers."""
     from transformers import PreTrainedTokenizerFast
 
-    loaded = PreTrainedTokenizerFast(tokenizer_file=str(Path(tokenizer) / "tokenizer.json"))
-    return lambda texts: loaded(texts, return_attention_mask=False)["input_ids"]
+    def read() -> Encoder:
+        loaded = PreTrainedTokenizerFast(tokenizer_file=str(Path(tokenizer) / "tokenizer.json"))
+        return lambda texts: loaded(texts, return_attention_mask=False)["input_ids"]
+
+    return read
 
 
 def time_side(side: str, folder: str, tokenizer: str) -> None:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmx.data.characters import NUL, code_points, space_table
-
 if TYPE_CHECKING:
     import tokenizers
 
-# marks in a text; no document has a NUL
+NUL = "\0"  # in no document: marks in a text begin with it
 END = NUL + "e"  # between texts
 CUT = NUL + "c"  # before the last of several characters of white space, which belongs to the word after it
 
+_LAST_SPACE = 0x3000
 _WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"
 _WORDS_AND_DIGITS = (
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++|\p{N}| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?=\p{N})|\s+(?!\S)|\s"
@@ -122,7 +121,7 @@ def _pattern(pre: dict[str, Any]) -> str | None:
 
 def _cut(text: str) -> str:
     """Put CUT before the last of several characters of white space, where a word comes after them."""
-    codes = code_points(text)
+    codes = _code_points(text)
     space = _white_space().take(codes, mode="clip")
     places = np.flatnonzero((space[:-2] & space[1:-1]) > space[2:]) + 1
     places = places[codes[places + 1] != ord(NUL)]
@@ -131,10 +130,21 @@ def _cut(text: str) -> str:
     return CUT.join([text[a:b] for a, b in pairwise([0, *places.tolist(), len(text)])])
 
 
+def _code_points(text: str) -> np.ndarray:
+    """Return the characters of a text, (N,) uint8 where all are ASCII, else uint32."""
+    if text.isascii():
+        return np.frombuffer(text.encode(), np.uint8)
+    return np.frombuffer(text.encode("utf-32-le"), np.uint32)
+
+
 @cache
 def _white_space() -> np.ndarray:
-    """Return what Unicode, and `\\s` in tiktoken, calls white space: Python adds four control characters."""
-    return space_table(lambda c: c.isspace() and not "\x1c" <= c <= "\x1f")
+    """Return which code points are what Unicode, and `\\s` in tiktoken, calls white space.
+
+    The table ends one above the last of them: `take(…, mode="clip")` serves all. Python calls four control
+    characters white space too.
+    """
+    return np.array([chr(c).isspace() and not 0x1C <= c <= 0x1F for c in range(_LAST_SPACE + 2)])
 
 
 def byte_letters() -> dict[int, str]:

@@ -9,26 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from typing import Any, NamedTuple
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 
-from lmx.data.characters import NUL, code_points, space_table
-
-SIZES = (13, 50)  # words
+SIZES = (13, 50)  # words, ascending
 # Of more sequences than this the ones with the smallest hashes are kept: an even sample, in bounded memory
 KEPT = 2**20
-END = NUL  # of a document, in a text of several
+END = "\0"  # of a document, in a text of several; no document has one
 _TABLE_BITS = range(16, 25)  # of the table that tells most hashes of train from those looked for
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # of the polynomials; odd, so that it has an inverse modulo 2⁶⁴
 _INVERSE = np.uint64(pow(int(_BASE), -1, 2**64))
-
-
-class Sequences(NamedTuple):
-    """What the leak check needs to know of a text."""
-
-    words: int
-    hashes: dict[int, np.ndarray]  # size in SIZES → the hash of each sequence, (N,) uint64
+_LAST_SPACE = 0x3000
+_LONG = 32  # bytes; a longer word, which is rare, is hashed by itself
 
 
 class Overlap:
@@ -41,15 +35,19 @@ class Overlap:
     def hold_out(self, split: str, found: Sequences) -> None:
         """Add sequences of a held-out split."""
         kept = self._held.setdefault(split, {size: np.empty(0, np.uint64) for size in SIZES})
-        for size, hashes in found.hashes.items():
-            kept[size] = np.union1d(kept[size], hashes)[:KEPT]
+        for size in SIZES:
+            kept[size] = np.union1d(kept[size], found.hashes(size))[:KEPT]
 
     def pass_by(self, found: Sequences) -> None:
         """Mark the held-out sequences that occur in the train split."""
-        for size, hashes in found.hashes.items():
+        starts = None
+        for size in SIZES:
             if size not in self._sketches:
                 self._sketches[size] = _Sketch([kept[size] for kept in self._held.values()])
-            self._sketches[size].mark(hashes)
+            starts = found.starts(size, starts)
+            met = self._sketches[size].mark(found.hashes(size, starts))
+            if not self._sampled(size):
+                starts = starts[met]  # a longer sequence is looked for only where a shorter one was met
 
     def facts(self) -> dict[str, Any]:
         """Return for each split and size the distinct sequences looked for and how many were seen."""
@@ -63,36 +61,91 @@ class Overlap:
         shared = 0 if sketch is None else sketch.count_seen(hashes)
         return {"sequences": len(hashes), "shared": shared, "sampled": len(hashes) == KEPT}
 
+    def _sampled(self, size: int) -> bool:
+        return any(len(kept[size]) == KEPT for kept in self._held.values())
+
 
 def overlap(train: Iterable[str], held_out: Iterable[str]) -> dict[str, Any]:
     """Return for each size how many distinct word sequences of `held_out` occur in `train`."""
     check = Overlap()
-    check.hold_out("held_out", sequences(END.join(held_out)))
-    check.pass_by(sequences(END.join(train)))
+    check.hold_out("held_out", Sequences(END.join(held_out).encode()))
+    check.pass_by(Sequences(END.join(train).encode()))
     found: dict[str, Any] = check.facts()["held_out"]
     return found
 
 
-def sequences(text: str) -> Sequences:
-    """Return the words and the hash of each sequence in `text`, whose documents END separates.
+class Sequences:
+    """The word sequences of a text in UTF-8 whose documents END separates, as hashes of 64 bits.
 
-    The hash of a run x₀ x₁ … is Σ xᵢ·bⁱ modulo 2⁶⁴, mixed: a word is a run of code points, a sequence one of
-    words.
+    The hash of a sequence x₀ x₁ … of word hashes is Σ xᵢ·bⁱ modulo 2⁶⁴, mixed.
     """
-    codes = code_points(text)
-    edges = np.flatnonzero(np.diff(_spaces().take(codes, mode="clip"), prepend=True, append=True))
-    starts, stops = edges[::2], edges[1::2]
-    sums, inverses = _sums(codes)
-    words = _mixed(sums[stops] - sums[starts], inverses[starts])
-    document_ends = np.append(np.searchsorted(starts, np.flatnonzero(codes == ord(END))), len(words))
-    left = np.repeat(document_ends, np.diff(document_ends, prepend=0)) - np.arange(len(words))
-    sums, inverses = _sums(words)
-    hashes = {}
-    for size in SIZES:
-        count = max(0, len(words) - size + 1)
-        every = _mixed(sums[size:] - sums[:-size], inverses[:count])
-        hashes[size] = every[left[:count] >= size]  # where so many words are left in the document
-    return Sequences(len(words), hashes)
+
+    def __init__(self, text: bytes) -> None:
+        raw = np.frombuffer(text, np.uint8)
+        starts, lengths = _words(_with_plain_spaces(raw))
+        hashes = _word_hashes(text, raw, starts, lengths)
+        self.words = len(hashes)
+        self._sums, self._inverses = _sums(hashes)
+        document_ends = np.append(np.searchsorted(starts, np.flatnonzero(raw == ord(END))), self.words)
+        # how many words of its document there are from each word on
+        self._left = np.repeat(document_ends, np.diff(document_ends, prepend=0)) - np.arange(self.words)
+
+    def starts(self, size: int, among: np.ndarray | None = None) -> np.ndarray:
+        """Return the words, of all or `among` some, at which a sequence of `size` begins; (N,) int64."""
+        if among is None:
+            return np.flatnonzero(self._left >= size)
+        return among[self._left[among] >= size]
+
+    def hashes(self, size: int, starts: np.ndarray | None = None) -> np.ndarray:
+        """Return the hash of the sequence of `size` at each start, by default at all; (N,) uint64."""
+        starts = self.starts(size) if starts is None else starts
+        return _mixed((self._sums[starts + size] - self._sums[starts]) * self._inverses[starts])
+
+
+def _with_plain_spaces(raw: np.ndarray) -> np.ndarray:
+    """Return UTF-8 bytes (N,) with blanks in place of the white space that is not ASCII."""
+    first, last = min(_other_spaces())[0], max(_other_spaces())[0]
+    places = np.flatnonzero(raw - np.uint8(first) <= last - first)
+    places = places[_leads()[raw[places]]]
+    for width, codes in _space_codes().items():
+        here = places[places + width <= len(raw)]
+        code = sum(raw[here + offset].astype(np.uint32) << 8 * offset for offset in range(width))
+        here = here[np.isin(code, codes)]
+        if len(here):
+            raw = raw.copy()
+            raw[here[:, None] + np.arange(width)] = ord(" ")
+    return raw
+
+
+def _words(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the words of ASCII-spaced bytes (N,) start, and their lengths; (words,) int64 each."""
+    places = np.flatnonzero(raw <= ord(" "))
+    places = places[_ascii_spaces()[raw[places]]]
+    starts = np.concatenate([[0], places + 1])
+    lengths = np.append(places, len(raw)) - starts
+    words = np.flatnonzero(lengths)
+    return starts[words], lengths[words]
+
+
+def _word_hashes(text: bytes, raw: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return a hash of each word, (words,) uint64, taken eight bytes at a time."""
+    padded = np.concatenate([raw, np.zeros(8, np.uint8)])
+    eights = np.ndarray((len(raw) + 1,), "<u8", padded, strides=(1,))  # the eight bytes from each byte on
+    hashes = _mixed(_first_bytes(eights[starts], lengths))
+    for offset in range(8, _LONG, 8):
+        more = np.flatnonzero(lengths > offset)
+        further = _first_bytes(eights[starts[more] + offset], lengths[more] - offset)
+        hashes[more] = _mixed(hashes[more] * _BASE + further)
+    for word in np.flatnonzero(lengths > _LONG).tolist():
+        digest = blake2b(text[starts[word] : starts[word] + lengths[word]], digest_size=8).digest()
+        hashes[word] = int.from_bytes(digest)
+    return hashes
+
+
+def _first_bytes(eights: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Leave of eight bytes, read as a number, the first `lengths`."""
+    beyond = (8 * (8 - np.minimum(lengths, 8))).astype(np.uint64)
+    return eights << beyond
 
 
 def _sums(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -103,9 +156,8 @@ def _sums(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return sums, inverses[: len(sums)]
 
 
-def _mixed(sums: np.ndarray, inverses: np.ndarray) -> np.ndarray:
-    """Return the hashes of runs from their sums, which start at the power that `inverses` undo."""
-    hashes = sums * inverses
+def _mixed(hashes: np.ndarray) -> np.ndarray:
+    """Spread, in place, what tells numbers apart over all bits; nothing is lost."""
     hashes ^= hashes >> np.uint64(29)
     hashes *= np.uint64(0xBF58476D1CE4E5B9)
     hashes ^= hashes >> np.uint64(32)
@@ -121,9 +173,28 @@ def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @cache
-def _spaces() -> np.ndarray:
-    """Return which code points separate words."""
-    return space_table(lambda c: c.isspace() or c == END)
+def _ascii_spaces() -> np.ndarray:
+    """Return which bytes up to the blank separate words, as `str.split` has it."""
+    return np.array([chr(code).isspace() or chr(code) == END for code in range(ord(" ") + 1)])
+
+
+@cache
+def _other_spaces() -> list[bytes]:
+    """Return all other white space, in UTF-8."""
+    return [chr(code).encode() for code in range(0x80, _LAST_SPACE + 1) if chr(code).isspace()]
+
+
+@cache
+def _leads() -> np.ndarray:
+    """Return for each byte whether other white space may begin with it."""
+    return np.isin(np.arange(256), [space[0] for space in _other_spaces()])
+
+
+@cache
+def _space_codes() -> dict[int, list[int]]:
+    """Return the numbers that other white space of 2 and of 3 bytes is, first byte lowest."""
+    spaces = _other_spaces()
+    return {n: [int.from_bytes(space, "little") for space in spaces if len(space) == n] for n in (2, 3)}
 
 
 class _Sketch:
@@ -138,12 +209,15 @@ class _Sketch:
         self._table = np.zeros(2**bits, dtype=bool)
         self._table[self.hashes >> self._shift] = True
 
-    def mark(self, hashes: np.ndarray) -> None:
+    def mark(self, hashes: np.ndarray) -> np.ndarray:
+        """Remember which hashes were met; return which of the given ones are in the set, by place."""
         places = (hashes >> self._shift).view(np.int64)  # what `take` takes as it is
-        likely = hashes[np.flatnonzero(self._table.take(places))]
-        if len(likely):
-            at = np.minimum(np.searchsorted(self.hashes, likely), len(self.hashes) - 1)
-            self.seen[at[self.hashes[at] == likely]] = True
+        likely = np.flatnonzero(self._table.take(places))
+        at = np.searchsorted(self.hashes, hashes[likely])
+        at[at == len(self.hashes)] = 0
+        met = self.hashes[at] == hashes[likely] if len(likely) else likely
+        self.seen[at[met]] = True
+        return likely[met]
 
     def count_seen(self, hashes: np.ndarray) -> int:
         return int(self.seen[np.searchsorted(self.hashes, hashes)].sum())

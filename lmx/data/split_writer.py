@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from lmx.data.documents import Document
-from lmx.data.overlap import END, Overlap, Sequences, sequences
+from lmx.data.overlap import END, Overlap, Sequences
 from lmx.data.packing import Packing, Piece, chunks
 from lmx.data.progress import Progress
 from lmx.data.tokenizers import Tokenizer
@@ -91,7 +91,8 @@ class SplitWriter:
         for text, bits in documents:
             self.bits += math.nan if bits is None else bits
             self.documents += bool(text) and not text.isspace()
-            self.longest = max(self.longest, len(text) if text.isascii() else len(text.encode()))
+            if 4 * len(text) > self.longest:  # no character takes more than four bytes
+                self.longest = max(self.longest, len(text.encode()))
             for part in chunks(text):
                 parts.append(part)
                 size += len(part)
@@ -104,8 +105,9 @@ class SplitWriter:
 
     def _look_through(self, text: str, line: InOrder) -> None:
         """Hash a text, and have its words counted and checked for leaks."""
-        self.text_hash.update(text.encode())
-        line.submit(sequences, text, self._take_words)
+        raw = text.encode()
+        self.text_hash.update(raw)
+        line.submit(Sequences, raw, self._take_words)
 
     def _take_words(self, found: Sequences) -> None:
         self.words += found.words
