@@ -9,8 +9,8 @@ that file, in a process of its own on the same two cores, and ends with the ids 
 - tiktoken: `datasets.load_dataset`, `map` in two processes with `encode_ordinary_batch`, columns to a file
 - transformers: the same with `PreTrainedTokenizerFast`
 
-Sides take turns; imports are not timed, reading the tokenizer is. The ids must be equal. Beside the time stands the work, the time of
-all cores together: it depends less on what else the machine does.
+Sides take turns; imports are not timed, reading the tokenizer is. The ids must be equal. Beside the time
+stands the work, the time of all cores together: it depends less on what else the machine does.
 """
 
 from __future__ import annotations

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmx.data.characters import NUL, with_plain_spaces
+
 if TYPE_CHECKING:
     import tokenizers
 
-NUL = "\0"  # in no document: marks in a text begin with it
+# marks in a text; no document has a NUL
 END = NUL + "e"  # between texts
 CUT = NUL + "c"  # before the last of several characters of white space, which belongs to the word after it
 
-_LAST_SPACE = 0x3000
 _WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"
 _WORDS_AND_DIGITS = (
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++|\p{N}| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?=\p{N})|\s+(?!\S)|\s"
@@ -45,23 +45,25 @@ class ByteLevelBPE:
             special_tokens={END: vocab_size, CUT: vocab_size + 1},
         )
 
-    def encode_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the ids of all texts, (N,) uint32, and where each text ends, (texts,) int64.
+    def encode_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int] | None:
+        """Return the ids of all texts, (N,) uint32, where each text ends, (texts,) int64, and their bytes.
 
         None where a text holds a NUL, or a byte that has no token.
         """
-        if any(NUL in text for text in texts):
-            return None
         text = END.join(texts)
+        raw = text.encode()
+        separators = max(0, len(texts) - 1)
+        if raw.count(0) != separators:
+            return None
         if self._cuts:
-            text = _cut(text)
+            text = _cut(text, raw)
         ids = self._encoding.encode_to_numpy(text, allowed_special="all", disallowed_special=())
         marks = np.flatnonzero(ids >= self._size)
         kinds = ids[marks] - self._size
         if (kinds > 1).any():
             return None
         ends = np.append((marks - np.arange(len(marks)))[kinds == 0], len(ids) - len(marks))
-        return np.delete(ids, marks), ends[: len(texts)]
+        return np.delete(ids, marks), ends[: len(texts)], len(raw) - separators * len(END)
 
 
 def byte_level_bpe(
@@ -119,32 +121,26 @@ def _pattern(pre: dict[str, Any]) -> str | None:
             return None
 
 
-def _cut(text: str) -> str:
-    """Put CUT before the last of several characters of white space, where a word comes after them."""
-    codes = _code_points(text)
-    space = _white_space().take(codes, mode="clip")
-    places = np.flatnonzero((space[:-2] & space[1:-1]) > space[2:]) + 1
-    places = places[codes[places + 1] != ord(NUL)]
-    if not len(places):
-        return text
-    return CUT.join([text[a:b] for a, b in pairwise([0, *places.tolist(), len(text)])])
+def _cut(text: str, raw: bytes) -> str:
+    """Put CUT into a text, which is `raw` in UTF-8, before the last of several characters of white space.
 
-
-def _code_points(text: str) -> np.ndarray:
-    """Return the characters of a text, (N,) uint8 where all are ASCII, else uint32."""
-    if text.isascii():
-        return np.frombuffer(text.encode(), np.uint8)
-    return np.frombuffer(text.encode("utf-32-le"), np.uint32)
-
-
-@cache
-def _white_space() -> np.ndarray:
-    """Return which code points are what Unicode, and `\\s` in tiktoken, calls white space.
-
-    The table ends one above the last of them: `take(…, mode="clip")` serves all. Python calls four control
-    characters white space too.
+    Only where a word comes after them.
     """
-    return np.array([chr(c).isspace() and not 0x1C <= c <= 0x1F for c in range(_LAST_SPACE + 2)])
+    codes = np.frombuffer(raw, np.uint8)
+    white = _is_white(with_plain_spaces(codes))
+    last = np.flatnonzero((white[:-2] & white[1:-1]) > white[2:]) + 1  # byte of white space
+    last = last[codes[last + 1] != ord(NUL)]
+    for _ in range(2):  # back to the first byte of a character
+        last -= codes[last] & 0xC0 == 0x80
+    last = last[white[last - 1] & (last > 0)]
+    if not len(last):
+        return text
+    return CUT.encode().join([raw[a:b] for a, b in pairwise([0, *last.tolist(), len(raw)])]).decode()
+
+
+def _is_white(codes: np.ndarray) -> np.ndarray:
+    """Return which ASCII bytes `\\s` in tiktoken matches; `str.isspace` has four more."""
+    return (codes - np.uint8(ord("\t")) <= ord("\r") - ord("\t")) | (codes == ord(" "))
 
 
 def byte_letters() -> dict[int, str]:

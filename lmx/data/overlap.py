@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from lmx.data.characters import NUL, with_plain_spaces
+
 SIZES = (13, 50)  # words, ascending
 # Of more sequences than this the ones with the smallest hashes are kept: an even sample, in bounded memory
 KEPT = 2**20
-END = "\0"  # of a document, in a text of several; no document has one
+END = NUL  # of a document, in a text of several
 _TABLE_BITS = range(16, 25)  # of the table that tells most hashes of train from those looked for
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # of the polynomials; odd, so that it has an inverse modulo 2⁶⁴
 _INVERSE = np.uint64(pow(int(_BASE), -1, 2**64))
-_LAST_SPACE = 0x3000
 _LONG = 32  # bytes; a longer word, which is rare, is hashed by itself
 
 
@@ -82,7 +83,7 @@ class Sequences:
 
     def __init__(self, text: bytes) -> None:
         raw = np.frombuffer(text, np.uint8)
-        starts, lengths = _words(_with_plain_spaces(raw))
+        starts, lengths = _words(with_plain_spaces(raw))
         hashes = _word_hashes(text, raw, starts, lengths)
         self.words = len(hashes)
         self._sums, self._inverses = _sums(hashes)
@@ -100,21 +101,6 @@ class Sequences:
         """Return the hash of the sequence of `size` at each start, by default at all; (N,) uint64."""
         starts = self.starts(size) if starts is None else starts
         return _mixed((self._sums[starts + size] - self._sums[starts]) * self._inverses[starts])
-
-
-def _with_plain_spaces(raw: np.ndarray) -> np.ndarray:
-    """Return UTF-8 bytes (N,) with blanks in place of the white space that is not ASCII."""
-    first, last = min(_other_spaces())[0], max(_other_spaces())[0]
-    places = np.flatnonzero(raw - np.uint8(first) <= last - first)
-    places = places[_leads()[raw[places]]]
-    for width, codes in _space_codes().items():
-        here = places[places + width <= len(raw)]
-        code = sum(raw[here + offset].astype(np.uint32) << 8 * offset for offset in range(width))
-        here = here[np.isin(code, codes)]
-        if len(here):
-            raw = raw.copy()
-            raw[here[:, None] + np.arange(width)] = ord(" ")
-    return raw
 
 
 def _words(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -176,25 +162,6 @@ def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
 def _ascii_spaces() -> np.ndarray:
     """Return which bytes up to the blank separate words, as `str.split` has it."""
     return np.array([chr(code).isspace() or chr(code) == END for code in range(ord(" ") + 1)])
-
-
-@cache
-def _other_spaces() -> list[bytes]:
-    """Return all other white space, in UTF-8."""
-    return [chr(code).encode() for code in range(0x80, _LAST_SPACE + 1) if chr(code).isspace()]
-
-
-@cache
-def _leads() -> np.ndarray:
-    """Return for each byte whether other white space may begin with it."""
-    return np.isin(np.arange(256), [space[0] for space in _other_spaces()])
-
-
-@cache
-def _space_codes() -> dict[int, list[int]]:
-    """Return the numbers that other white space of 2 and of 3 bytes is, first byte lowest."""
-    spaces = _other_spaces()
-    return {n: [int.from_bytes(space, "little") for space in spaces if len(space) == n] for n in (2, 3)}
 
 
 class _Sketch:

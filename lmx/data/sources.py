@@ -47,7 +47,8 @@ def _kept(data: DataConfig, source: Source, split: str) -> Iterator[Document]:
         if "\0" in text:
             raise DataError(f"{data.name} {split}: a NUL in document {number:,}, allowed: text")
         try:
-            text.encode()
+            if not text.isascii():
+                text.encode()
         except UnicodeEncodeError as error:
             raise DataError(
                 f"{data.name} {split}: document {number:,} has half a surrogate pair, not UTF-8"

@@ -117,13 +117,12 @@ class SplitWriter:
             self.check.hold_out(self.split, found)
 
     def _encoded(self, batch: list[Piece]) -> Tokens:
-        texts = [piece.text for piece in batch]
-        ids, ends = self.tokenizer.encode_batch(texts)
+        ids, ends, size = self.tokenizer.encode_batch([piece.text for piece in batch])
         document_ends = ends[np.array([piece.last for piece in batch])]
         if self.packing.adds_eos:
             ids = np.insert(ids, document_ends, self.tokenizer.eos_id)  # type: ignore[arg-type]
             document_ends = document_ends + np.arange(1, len(document_ends) + 1)
-        return Tokens(ids.astype(self.dtype), document_ends, len("".join(texts).encode()))
+        return Tokens(ids.astype(self.dtype), document_ends, size)
 
     def _put(self, file: Any, ids: np.ndarray) -> None:
         raw = ids.tobytes()

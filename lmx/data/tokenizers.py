@@ -29,6 +29,7 @@ class Encoded(NamedTuple):
 
     ids: np.ndarray  # (N,) uint32
     ends: np.ndarray  # (texts,) int64: where the tokens of each text end
+    bytes: int  # of all texts in UTF-8
 
 
 class Tokenizer(ABC):
@@ -112,7 +113,7 @@ class ByteTokenizer(Tokenizer):
         joined = "".join(texts)
         raw = joined.encode()
         lengths = map(len, texts) if len(raw) == len(joined) else (len(text.encode()) for text in texts)
-        return Encoded(np.frombuffer(raw, np.uint8).astype(np.uint32), _ends(list(lengths)))
+        return Encoded(np.frombuffer(raw, np.uint8).astype(np.uint32), _ends(list(lengths)), len(raw))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of bytes."""
@@ -188,7 +189,8 @@ class SubwordTokenizer(Tokenizer):
             return Encoded(*found)
         every = [one.ids for one in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
         ends = _ends([len(ids) for ids in every])
-        return Encoded(np.fromiter(chain.from_iterable(every), np.uint32, ends[-1] if texts else 0), ends)
+        ids = np.fromiter(chain.from_iterable(every), np.uint32, ends[-1] if texts else 0)
+        return Encoded(ids, ends, len("".join(texts).encode()))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids."""
