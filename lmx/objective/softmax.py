@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lmx.objective import native
 from lmx.objective.tile import FusedPass, Seen, TilePass, as_logits, softcap_slope
 from lmx.objective.workspace import Workspace
 
@@ -105,7 +106,9 @@ def softmax_rows(
         product = head.products(hidden, start, stop)
         bias = None if head.bias is None else head.bias[start:stop]
         part = None if keep is None else keep[:, start:stop]
-        if fused is not None and part is not None and fused.takes(tile_pass, product, bias, rivals):
+        if native.takes(product):
+            seen, total, moment = native.walk(tile_pass, product, bias, targets - start, rivals, seen, part)
+        elif fused is not None and part is not None and fused.takes(tile_pass, product, bias, rivals):
             seen, total, moment = fused(tile_pass, product, bias, targets - start, rivals, seen, part)
         else:
             scratch = _scratch(head, product, part)

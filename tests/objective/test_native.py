@@ -1,0 +1,150 @@
+"""The walk over a tile in C++ against the plain one, and what happens where it cannot be compiled."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmx.objective import FusedObjective, Settings, Tiling, native
+from lmx.objective.tile import Seen, TilePass
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """What was found out about the compiler is forgotten, before and after."""
+    native._function.cache_clear()
+    yield
+    native._function.cache_clear()
+
+
+def tile(rows: int, width: int, *, bias: bool, rank: bool) -> dict[str, Tensor | None]:
+    """Return what a walk is given: some rows have their target in the tile, the others elsewhere."""
+    draw = torch.Generator().manual_seed(0)
+    return {
+        "product": (4 * torch.randn(rows, width, generator=draw)).bfloat16(),
+        "bias": torch.randn(width, generator=draw) if bias else None,
+        "column": torch.randint(-2, width + 2, (rows,), generator=draw),
+        "rivals": torch.randn(rows, generator=draw) if rank else None,
+    }
+
+
+def seen_before(rows: int) -> Seen:
+    draw = torch.Generator().manual_seed(1)
+    reference, peak, target, above = torch.randn(4, rows, generator=draw)
+    return Seen(reference, peak, target, above.abs().round())
+
+
+def plain_walk(tile_pass: TilePass, inputs: dict, seen: Seen, keep: Tensor | None):
+    shape = inputs["product"].shape
+    x, e = torch.empty(shape), torch.empty(shape)
+    return tile_pass(**inputs, seen=seen, keep=keep, x=x, e=e)
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rank", [False, True])
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (5, 7), (64, 33), (40, 1031)])
+def test_equals_the_plain_walk(softcap, bias, rank, rows, width):
+    inputs = tile(rows, width, bias=bias, rank=rank)
+    tile_pass = TilePass(softcap, sloped=softcap is not None, headroom=6.0)  # some references move, some stay
+    kept = [torch.zeros(rows, width + 9, dtype=torch.bfloat16) for _ in range(2)]
+    wanted = plain_walk(tile_pass, inputs, seen_before(rows), kept[0][:, 4 : 4 + width])
+    torch.set_num_threads(2)  # back to one at the end of the module
+    got = native.walk(tile_pass, **inputs, seen=seen_before(rows), keep=kept[1][:, 4 : 4 + width])
+    for name, one, other in zip(Seen._fields, got[0], wanted[0], strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-6, atol=2e-6, msg=name)
+    torch.testing.assert_close(got[1], wanted[1], rtol=3e-6, atol=0)
+    # a moment is a sum of terms of both signs
+    torch.testing.assert_close(got[2], wanted[2], rtol=3e-6, atol=3e-6 * float(wanted[1].max()))
+    assert not kept[1][:, :4].any() and not kept[1][:, 4 + width :].any(), "beside the tile"  # noqa: PT018
+    # rounded up or down: a hair decides
+    torch.testing.assert_close(kept[1].float(), kept[0].float(), rtol=2**-7, atol=1e-6)
+
+
+def test_exponentials_are_exact_to_float32():
+    x = torch.linspace(-60, 39, 4001).bfloat16()[:, None]
+    seen = Seen(*(torch.zeros(len(x)) for _ in Seen._fields))
+    _, total, _ = native.walk(
+        TilePass(None, False, 40.0), x, None, torch.full((len(x),), -1), None, seen, None
+    )
+    error = total.double() / x[:, 0].double().exp() - 1
+    assert error.abs().max() < 4e-6  # that of x · log₂e in float32, the same as torch's own exp2 of it
+    assert error[x[:, 0].abs() < 10].abs().max() < 8e-7
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_stays_so(value):
+    inputs = tile(4, 40, bias=False, rank=True)
+    inputs["product"][2, 17] = value
+    _, total, _ = native.walk(TilePass(None, False, 40.0), **inputs, seen=seen_before(4), keep=None)
+    assert total.isfinite().tolist() == [True, True, False, True]
+
+
+def test_an_impossible_token_adds_nothing():
+    inputs = tile(3, 64, bias=False, rank=False)
+    inputs["product"][1, 5] = -math.inf
+    tile_pass, without = TilePass(None, False, 40.0), dict(inputs)
+    _, total, _ = native.walk(tile_pass, **inputs, seen=seen_before(3), keep=None)
+    without["product"] = inputs["product"].clone()
+    without["product"][1, 5] = -200.0
+    _, expected, _ = native.walk(tile_pass, **without, seen=seen_before(3), keep=None)
+    torch.testing.assert_close(total, expected, rtol=0, atol=0)
+
+
+def measured(objective: FusedObjective) -> list[Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    hidden = torch.randn(24, 16, generator=draw).bfloat16().requires_grad_()
+    weight = torch.randn(70, 16, generator=draw).bfloat16().requires_grad_()
+    targets = torch.randint(70, (24,), generator=draw)
+    sums = objective(hidden, targets, weight=weight)
+    sums.loss.backward()
+    return [
+        sums.nats,
+        sums.entropy,
+        sums.correct,
+        sums.correct_top5,
+        sums.confidence,
+        hidden.grad,
+        weight.grad,
+    ]
+
+
+SETTINGS = Settings(tiling=Tiling(rows=12, columns=32))
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_without_a_compiler_the_plain_walk_serves(monkeypatch):
+    compiled = measured(FusedObjective(SETTINGS))
+    assert native._function() is not None
+    native._function.cache_clear()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert native._function() is None
+    for got, wanted in zip(measured(FusedObjective(SETTINGS)), compiled, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_compiled_once(monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("LMX_CACHE", str(tmp_path / "new"))
+    first = native._library()
+    assert [path.name for path in first.parent.iterdir()] == [first.name]
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
+    assert native._library() == first
+
+
+@pytest.mark.usefixtures("forgotten")
+@pytest.mark.parametrize("damage", ["compiler", "folder"])
+def test_a_compiler_that_fails_is_as_none(monkeypatch, tmp_path: Path, damage: str):
+    if damage == "compiler":
+        monkeypatch.setenv("LMX_CACHE", str(tmp_path))
+        monkeypatch.setattr(native, "_FLAGS", ("-no-such-option-at-all",))
+    else:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("LMX_CACHE", str(tmp_path / "file"))
+    assert native._function() is None
