@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import Tensor
 
 from lmx.config import ModelConfig, ObjectiveConfig
 from lmx.objective.cosine import CosineMix
 from lmx.objective.fused import Settings, fused_objective
+from lmx.objective.gradients import WEIGHT
 from lmx.objective.sums import Objective, TokenSums
 from lmx.objective.tile import FusedPass
 from lmx.objective.workspace import Workspace
@@ -24,6 +26,13 @@ class FusedObjective:
     def compile(self) -> None:
         """Let the compiler fuse the element-wise work of training; what comes out differs by rounding."""
         self.settings = dataclasses.replace(self.settings, fused=FusedPass())
+
+    def reuse(self, gradient: Tensor | None) -> None:
+        """Take back the memory of the weight's gradient; see `Objective`."""
+        if gradient is None or gradient.device.type != "cpu" or not gradient.is_contiguous():
+            return
+        if gradient.dtype in (torch.float32, torch.float64) and _has_its_memory_alone(gradient):
+            self._space.put_back(WEIGHT, gradient)
 
     def __call__(
         self,
@@ -50,6 +59,11 @@ class FusedObjective:
             scale=scale,
             details=details,
         )
+
+
+def _has_its_memory_alone(tensor: Tensor) -> bool:
+    """Whether a tensor is no part of another, as gradients are that DDP sends in buckets."""
+    return tensor.untyped_storage().nbytes() == tensor.nbytes
 
 
 def build_objective(config: ObjectiveConfig, model: ModelConfig) -> Objective:

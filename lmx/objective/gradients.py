@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lmx.objective.softmax import Head, Softmax
 
+WEIGHT = "gradient of the weight"  # in the workspace
 _COLUMNS_CPU, _COLUMNS_GPU = 2048, 8192  # of a product in half precision before it is added up
 
 
@@ -41,7 +42,9 @@ class Gradients:
         self.any = any(needed)
         self._head, self._inputs = head, inputs
         self._hidden = torch.empty_like(hidden) if needed[0] else None
-        self._weight = torch.empty_like(weight, dtype=head.exact) if needed[1] else None
+        self._weight = None
+        if needed[1]:
+            self._weight = head.space.take_away(WEIGHT, tuple(weight.shape), head.exact, weight.device)
         self._bias = torch.zeros_like(bias, dtype=head.exact) if bias is not None and needed[2] else None
         self._table = None
         if embedding is not None and needed[3]:

@@ -47,6 +47,13 @@ class Objective(Protocol):
         """From now on, let the compiler fuse what it can; what comes out differs by rounding."""
         ...
 
+    def reuse(self, gradient: Tensor | None) -> None:
+        """Take back the memory of the weight's gradient, at which nobody will look any more.
+
+        On a CPU the kernel hands out memory of this size page by page, which takes longer than to fill it.
+        """
+        ...
+
     def __call__(
         self,
         hidden: Tensor,

@@ -47,7 +47,10 @@ inline float power_of_two(float t) {
     return p * as_float((as_bits(shifted) << 23) + 0x3f800000u);
 }
 
-inline float tanh_of(float y) { return 1.0f - 2.0f / (1.0f + power_of_two(2.0f * LOG2_E * y)); }
+inline float tanh_of(float y) {
+    y = y > 40.0f ? 40.0f : y;  // beyond, its power of two would be no float
+    return 1.0f - 2.0f / (1.0f + power_of_two(2.0f * LOG2_E * y));
+}
 
 // What is known of a row: brought up to date, but for total and moment, which are of this tile.
 struct Row {

@@ -60,3 +60,15 @@ class Workspace(threading.local):
             with torch.inference_mode(False):
                 buffer = self._buffers[key] = torch.empty(size, dtype=dtype, device=device)
         return buffer[:size].view(shape)
+
+    def take_away(
+        self, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
+        """Return what `take` does, for the caller to keep; the next one gets other memory."""
+        taken = self.take(name, shape, dtype, device)
+        del self._buffers[name, device, dtype]
+        return taken
+
+    def put_back(self, name: str, tensor: Tensor) -> None:
+        """Take over the memory of a contiguous tensor that nobody uses any more."""
+        self._buffers[name, tensor.device, tensor.dtype] = tensor.detach().view(-1)

@@ -120,6 +120,7 @@ class LanguageModule(pl.LightningModule):
             optimizer.step()  # calls on_before_optimizer_step
         except _LeftOut:
             skipped = True
+        self.objective.reuse(self.model.head_weight.grad)
         optimizer.zero_grad()
         self.window.add(sums, self._norms, tokens, skipped, self._index)
         self.step += 1

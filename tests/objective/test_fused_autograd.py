@@ -264,3 +264,31 @@ def test_copies_and_threads_have_their_own_memory():
     for thread in threads:
         thread.join()
     assert found == [expected] * 80
+
+
+def test_memory_of_a_gradient_serves_again() -> None:
+    draw = torch.Generator().manual_seed(0)
+    hidden, targets = torch.randn(20, 8, generator=draw), torch.randint(50, (20,), generator=draw)
+    weight = torch.randn(50, 8, generator=draw).requires_grad_()
+    objective = FusedObjective(Settings())
+
+    def gradient() -> torch.Tensor:
+        weight.grad = None
+        objective(hidden, targets, weight=weight).loss.backward()
+        assert weight.grad is not None
+        return weight.grad
+
+    first = gradient()
+    expected, place = first.clone(), first.data_ptr()
+    second = gradient()
+    assert second.data_ptr() != place, "the first is still held"
+    torch.testing.assert_close(second, expected, rtol=0, atol=0)
+    objective.reuse(first)
+    third = gradient()
+    assert third.data_ptr() == place
+    torch.testing.assert_close(third, expected, rtol=0, atol=0)
+    # a bucket of DDP is not ours to keep
+    bucket = torch.zeros(2, 50, 8)
+    objective.reuse(bucket[0])
+    objective.reuse(None)
+    assert gradient().data_ptr() not in (bucket.data_ptr(), third.data_ptr())

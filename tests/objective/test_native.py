@@ -46,7 +46,7 @@ def plain_walk(tile_pass: TilePass, inputs: dict, seen: Seen, keep: Tensor | Non
     return tile_pass(**inputs, seen=seen, keep=keep, x=x, e=e)
 
 
-@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("softcap", [None, 3.0, 0.01])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("rank", [False, True])
 @pytest.mark.parametrize(("rows", "width"), [(1, 1), (5, 7), (64, 33), (40, 1031)])
@@ -63,8 +63,8 @@ def test_equals_the_plain_walk(softcap, bias, rank, rows, width):
     # a moment is a sum of terms of both signs
     torch.testing.assert_close(got[2], wanted[2], rtol=3e-6, atol=3e-6 * float(wanted[1].max()))
     assert not kept[1][:, :4].any() and not kept[1][:, 4 + width :].any(), "beside the tile"  # noqa: PT018
-    # rounded up or down: a hair decides
-    torch.testing.assert_close(kept[1].float(), kept[0].float(), rtol=2**-7, atol=1e-6)
+    # rounded up or down: a hair decides; of a softcap that is reached, 1 − (x / c)² is rounding alone
+    torch.testing.assert_close(kept[1].float(), kept[0].float(), rtol=2**-7, atol=1e-5)
 
 
 def test_exponentials_are_exact_to_float32():
