@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from lmx.model.init import initialise
 from lmx.model.mask import plan_attention
 from lmx.model.norm import build_norm
 from lmx.model.parameters import mup_lr_multiplier, mup_width_ratio
-from lmx.model.position import positions_in_documents, rope_rotation
+from lmx.model.position import Rotation, positions_in_documents, rope_rotation
 from lmx.model.tied import TiedTable
 
 
@@ -53,6 +54,7 @@ class Decoder(nn.Module):
         self.final_norm = build_norm(config) if config.final_norm else nn.Identity()
         self.head = Head(width, config.vocab_size, config.tie_embeddings, config.head_bias)
         self.output_scale = mup_width_ratio(config)
+        self._compiled: Callable[..., Tensor] | None = None
         initialise(self, config)
 
     def forward(
@@ -83,12 +85,32 @@ class Decoder(nn.Module):
             documents = None
         if positions is None:
             positions = self._positions(tokens, documents, cache)
-        plan = plan_attention(self.config, tokens.shape[1], tokens.device, documents, cache)
         rotation = None
         if self.config.position == "rope":
             rotation = rope_rotation(positions, self.config.resolved_head_dim, self.config.rope_theta)
+        rows = self.embedding(tokens) if rows is None else rows
+        # evaluations and generation come in other shapes, each of which would be compiled
+        compiled = self._compiled if self.training and torch.is_grad_enabled() else None
+        return (compiled or self._layers)(rows, positions, documents, rotation, cache)
 
-        hidden = self._embed(self.embedding(tokens) if rows is None else rows, positions)  # (B, T, C)
+    def compile(self) -> None:
+        """From now on, let the compiler fuse the layers of training; what comes out differs by rounding.
+
+        Rotary angles are left out: the compiler would compute their powers and cosines anew for each head.
+        """
+        self._compiled = torch.compile(self._layers, dynamic=False)
+
+    def _layers(
+        self,
+        rows: Tensor,
+        positions: Tensor,
+        documents: Tensor | None,
+        rotation: Rotation | None,
+        cache: KeyValueCache | None,
+    ) -> Tensor:
+        past = cache.length if cache is not None else 0
+        plan = plan_attention(self.config, rows.shape[1], rows.device, documents, cache)
+        hidden = self._embed(rows, positions)  # (B, T, C)
         for number, block in enumerate(self.blocks):
             if self.config.activation_checkpointing and cache is None and torch.is_grad_enabled():
                 hidden = checkpoint(block, hidden, plan, rotation, use_reentrant=False)
@@ -96,7 +118,7 @@ class Decoder(nn.Module):
                 layer = cache.layers[number] if cache is not None else None
                 hidden = block(hidden, plan, rotation, layer, past)
         if cache is not None:
-            cache.length += tokens.shape[1]
+            cache.length += rows.shape[1]
         hidden = self.final_norm(hidden)
         return hidden if self.output_scale == 1.0 else hidden * self.output_scale
 

@@ -123,7 +123,7 @@ def _forward(model: Decoder) -> _Pass:
         assert isinstance(block, Block)
         handles += [block.attention.register_forward_pre_hook(lambda _, args: given.append(args[1:]))]
     try:
-        hidden = model.forward(rows)  # not the call, which may be compiled
+        hidden = model(rows)
     finally:
         for handle in handles:
             handle.remove()

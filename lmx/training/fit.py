@@ -104,7 +104,7 @@ def build(experiment: Experiment, say: Say, *, fresh: bool) -> Job:
     if fresh and experiment.init_from is not None:
         load_weights(module.model, experiment.init_from, say)
     if machine.compile:
-        module.model.compile(dynamic=False)  # in place: parameter names stay as they are
+        module.model.compile()
         module.objective.compile()
     return Job(experiment, corpus, machine, module, callbacks)
 

@@ -186,9 +186,7 @@ class LanguageModule(pl.LightningModule):
     def _sums(self, batch: Batch, objective: Objective, scale: float = 1.0) -> TokenSums:
         model = self.model
         rows, weight = model.look_up(batch["tokens"])
-        # evaluations go by `forward`: their batches have another shape, which would be compiled anew
-        decode = model if torch.is_grad_enabled() else model.forward
-        hidden = decode(
+        hidden = model(
             batch["tokens"], positions=batch.get("positions"), documents=batch.get("documents"), rows=rows
         )
         return objective(
