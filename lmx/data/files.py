@@ -132,11 +132,15 @@ def _document(lines: list[str]) -> Iterator[str]:
 
 
 def _jsonl(path: Path, text_field: str) -> Iterator[str]:
+    decode = json.JSONDecoder().raw_decode
     for number, (_, line) in enumerate(_lines(path), start=1):
-        if not line.strip():
+        line = line.strip()
+        if not line:
             continue
         try:
-            row = json.loads(line)
+            row, end = decode(line)
+            if end < len(line):
+                json.loads(line)  # says what is wrong with the rest
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}:{number}: not JSON ({error})") from error
         if not isinstance(row, dict):

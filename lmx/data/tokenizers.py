@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -162,7 +162,7 @@ class SubwordTokenizer(Tokenizer):
         self._inner.no_padding()
         self._inner.no_truncation()
         self._text = text
-        self.vocab_size = max(self._inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        self.vocab_size = max(_ids(self._rules), default=-1) + 1
         if self.vocab_size < 2:
             raise ValueError("its vocabulary is empty")
         self.eos_id = eos_id
@@ -243,6 +243,13 @@ class SubwordTokenizer(Tokenizer):
 def _save(folder: Path, rules: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RULES).write_text(json.dumps(rules))
+
+
+def _ids(rules: dict[str, Any]) -> Iterable[int]:
+    """Return the ids that a tokenizer.json gives: faster than to ask the library for its vocabulary."""
+    vocab = rules["model"]["vocab"]
+    added = [token["id"] for token in rules.get("added_tokens", [])]
+    return chain(range(len(vocab)) if isinstance(vocab, list) else vocab.values(), added)
 
 
 def _ends(lengths: list[int]) -> np.ndarray:
