@@ -26,9 +26,14 @@ _FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 _SECONDS = 60.0  # a compiler that takes longer is not waited for
 
 
+def is_there() -> bool:
+    """Whether it can be had; the first to ask waits until it is compiled."""
+    return _function() is not None
+
+
 def takes(product: Tensor) -> bool:
-    """Whether a tile is of the kind that C++ walks over, and it can be had."""
-    return product.device.type == "cpu" and product.dtype == torch.bfloat16 and _function() is not None
+    """Whether a tile is of the kind that C++ walks over, and it is there."""
+    return product.device.type == "cpu" and product.dtype == torch.bfloat16 and is_there()
 
 
 def walk(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from lmx.config import ConfigError, HardwareConfig
+from lmx.objective import native
 from lmx.optim.orthogonal import multiplies_bf16
 
 # a compilation pays when it saves more than it costs. On a CPU it takes half a minute and saves a tenth of
@@ -58,7 +59,9 @@ def choose(config: HardwareConfig, total_steps: int | None, step_flops: float = 
     name = torch.cuda.get_device_name() if accelerator == "gpu" else processor_name()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    reasons = (*why_accelerator, *why_precision, *why_compile, *why_memory)
+    slow = accelerator == "cpu" and precision == "bf16" and not native.is_there()
+    why_slow = ("a slower softmax: there is no C++ compiler that serves",) if slow else ()
+    reasons = (*why_accelerator, *why_precision, *why_compile, *why_memory, *why_slow)
     return Machine(accelerator, name, devices, precision, torch.get_num_threads(), compiled, reasons)
 
 
