@@ -41,9 +41,10 @@ OVERRIDES = {  # of those that are lmx
     "lmx-compiled": ["hardware.compile=on"],
     "lmx-unmeasured": ["callbacks=none", "logger=none"],
 }
-# mean losses may differ by rounding alone, which grows from step to step; lmx itself takes bf16 where the
-# machine multiplies it
-TOLERANCE = {"first": 1e-2, "later": 5e-2}
+# with 1e-3 and no warm-up the gradient's norm jumps a hundredfold now and then, in fp32 too, each time elsewhere
+RATE = 3e-4
+# mean losses may differ by rounding alone; lmx itself takes bf16 where the machine multiplies it
+TOLERANCE = 1e-2
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -80,7 +81,7 @@ def prepare(folder: Path, vocabulary: int, steps: int) -> None:
     shape = {"hidden_size": 256, "num_layers": 4, "num_heads": 4, "intermediate_size": 1024}
     dropouts = ("embedding_dropout", "attention_dropout", "residual_dropout")
     corpus = ["data=storyworld", "data.stories=2000", "data.held_out_stories=16", "tokenizer=bpe_1k"]
-    learning = ["optimizer.lr=1e-3", "optimizer.weight_decay=0.1", "schedule=constant", "train.batch_size=8"]
+    learning = [f"optimizer.lr={RATE}", "optimizer.weight_decay=0.1", "schedule=constant", "train.batch_size=8"]
     common = [*corpus, *learning, f"paths.cache={folder / 'cache'}", f"train.horizon={steps}steps"]
     model = [f"model.{key}={value}" for key, value in shape.items()]
     model += [f"model.{key}=0.0" for key in dropouts]
@@ -101,7 +102,7 @@ def prepare(folder: Path, vocabulary: int, steps: int) -> None:
     rows = [np.concatenate([b["tokens"], b["targets"][:, -1:]], axis=1) for b in batches]
     np.save(folder / "batches.npy", np.stack(rows).astype(np.int32))
     shared = {"width": 256, "layers": 4, "heads": 4, "length": 256, "batch": 8, "vocabulary": vocabulary}
-    update = {"lr": 1e-3, "weight_decay": 0.1, "betas": experiment.optimizer.update["betas"]}
+    update = {"lr": RATE, "weight_decay": 0.1, "betas": experiment.optimizer.update["betas"]}
     run = {"steps": steps, "warmup": WARMUP, "overrides": [*common, "train.eval_at_start=false"]}
     work = shared | update | run
     (folder / "work.json").write_text(json.dumps(work))
@@ -168,8 +169,7 @@ def check_losses(measured: dict[str, list[dict[str, Any]]]) -> None:
             for index, (stop, ours) in enumerate(windows):
                 theirs = figures["windows"][index][1] if "windows" in figures else None
                 theirs = theirs or statistics.fmean(figures["losses"][start:stop])
-                tolerance = TOLERANCE["later" if start else "first"]
-                assert abs(theirs - ours) < tolerance * ours, (side, stop, theirs, ours)
+                assert abs(theirs - ours) < TOLERANCE * ours, (side, stop, theirs, ours)
                 start = stop
 
 
