@@ -41,7 +41,7 @@ OVERRIDES = {  # of those that are lmx
     "lmx-compiled": ["hardware.compile=on"],
     "lmx-unmeasured": ["callbacks=none", "logger=none"],
 }
-# with 1e-3 and no warm-up the gradient's norm jumps a hundredfold now and then, in fp32 too, each time elsewhere
+# with 1e-3 and no warm-up the gradient's norm jumps a hundredfold now and then, in fp32 too
 RATE = 3e-4
 # mean losses may differ by rounding alone; lmx itself takes bf16 where the machine multiplies it
 TOLERANCE = 1e-2
@@ -81,8 +81,9 @@ def prepare(folder: Path, vocabulary: int, steps: int) -> None:
     shape = {"hidden_size": 256, "num_layers": 4, "num_heads": 4, "intermediate_size": 1024}
     dropouts = ("embedding_dropout", "attention_dropout", "residual_dropout")
     corpus = ["data=storyworld", "data.stories=2000", "data.held_out_stories=16", "tokenizer=bpe_1k"]
-    learning = [f"optimizer.lr={RATE}", "optimizer.weight_decay=0.1", "schedule=constant", "train.batch_size=8"]
-    common = [*corpus, *learning, f"paths.cache={folder / 'cache'}", f"train.horizon={steps}steps"]
+    learning = [f"optimizer.lr={RATE}", "optimizer.weight_decay=0.1", "schedule=constant"]
+    length = ["train.batch_size=8", f"train.horizon={steps}steps"]
+    common = [*corpus, *learning, *length, f"paths.cache={folder / 'cache'}"]
     model = [f"model.{key}={value}" for key, value in shape.items()]
     model += [f"model.{key}=0.0" for key in dropouts]
     model += [f"model.vocab_size={vocabulary}", "model.context_length=256"]
