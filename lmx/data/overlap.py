@@ -2,7 +2,7 @@
 
 Sequences of 13 words are the usual measure of contamination (Brown et al., 2020, appendix C); windows of 50
 words are whole passages (Lee et al., 2022). A sequence lies within one document. Words are what
-`str.split()` gives; texts pass through as arrays of code points, without a Python object a word.
+`str.split()` gives; texts pass through as arrays of bytes, without a Python object a word.
 """
 
 from __future__ import annotations
