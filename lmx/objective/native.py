@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmx.objective.tile import Seen, TilePass
+from lmx.objective.tile import Seen, Tile, TilePass
 
 _SOURCE = Path(__file__).with_name("tile.cpp")
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
@@ -31,21 +31,15 @@ def is_there() -> bool:
     return _function() is not None
 
 
-def takes(product: Tensor) -> bool:
+def takes(tile: Tile) -> bool:
     """Whether a tile is of the kind that C++ walks over, and it is there."""
+    product = tile.product
     return product.device.type == "cpu" and product.dtype == torch.bfloat16 and is_there()
 
 
-def walk(
-    tile_pass: TilePass,
-    product: Tensor,
-    bias: Tensor | None,
-    column: Tensor,
-    rivals: Tensor | None,
-    seen: Seen,
-    keep: Tensor | None,
-) -> tuple[Seen, Tensor, Tensor]:
+def walk(tile_pass: TilePass, tile: Tile, seen: Seen) -> tuple[Seen, Tensor, Tensor]:
     """Do what `tile_pass` does with the same arguments; all but the reference is changed where it stands."""
+    product, bias, column, rivals, keep = tile
     function = _function()
     assert function is not None
     rows, width = product.shape

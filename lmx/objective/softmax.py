@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lmx.objective import native
-from lmx.objective.tile import FusedPass, Seen, TilePass, as_logits, softcap_slope
+from lmx.objective.tile import FusedPass, Seen, Tile, TilePass, as_logits, softcap_slope
 from lmx.objective.workspace import Workspace
 
 
@@ -103,16 +103,19 @@ def softmax_rows(
     seen = Seen.nothing(targets, head.exact)
     tiles: list[tuple[Tensor, Tensor, Tensor]] = []  # reference, total and moment of each
     for start, stop in spans:
-        product = head.products(hidden, start, stop)
-        bias = None if head.bias is None else head.bias[start:stop]
-        part = None if keep is None else keep[:, start:stop]
-        if native.takes(product):
-            seen, total, moment = native.walk(tile_pass, product, bias, targets - start, rivals, seen, part)
-        elif fused is not None and part is not None and fused.takes(tile_pass, product, bias, rivals):
-            seen, total, moment = fused(tile_pass, product, bias, targets - start, rivals, seen, part)
+        tile = Tile(
+            product=head.products(hidden, start, stop),
+            bias=None if head.bias is None else head.bias[start:stop],
+            column=targets - start,
+            rivals=rivals,
+            keep=None if keep is None else keep[:, start:stop],
+        )
+        if native.takes(tile):
+            seen, total, moment = native.walk(tile_pass, tile, seen)
+        elif fused is not None and fused.takes(tile_pass, tile):
+            seen, total, moment = fused(tile_pass, tile, seen)
         else:
-            scratch = _scratch(head, product, part)
-            seen, total, moment = tile_pass(product, bias, targets - start, rivals, seen, part, *scratch)
+            seen, total, moment = tile_pass(tile, seen, *_scratch(head, tile.product, tile.keep))
         tiles.append((seen.reference, total, moment))
     if keep is not None:
         _align(keep, spans, [reference for reference, _, _ in tiles])

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 _LOG2_E = math.log2(math.e)
+
+
+class Tile(NamedTuple):
+    """A chunk of rows, some columns of the vocabulary."""
+
+    product: Tensor  # hidden · weightᵀ of these columns, (R, W)
+    bias: Tensor | None  # of these columns, (W,)
+    column: Tensor  # where each row's target is, (R,), outside 0…W−1 where it is in another tile
+    rivals: Tensor | None  # logits of the targets, (R,), to be ranked among all
+    keep: Tensor | None  # where exp(x − reference) is left, (R, W), times the slope of a softcap if `sloped`
 
 
 class Seen(NamedTuple):
@@ -36,30 +46,14 @@ class TilePass:
     sloped: bool  # `keep` takes the exponentials times the slope of the softcap
     headroom: float  # how far above the reference a logit may be before the reference moves
 
-    def __call__(
-        self,
-        product: Tensor,
-        bias: Tensor | None,
-        column: Tensor,
-        rivals: Tensor | None,
-        seen: Seen,
-        keep: Tensor | None,
-        x: Tensor,
-        e: Tensor,
-    ) -> tuple[Seen, Tensor, Tensor]:
-        """Take in one tile.
+    def __call__(self, tile: Tile, seen: Seen, x: Tensor, e: Tensor) -> tuple[Seen, Tensor, Tensor]:
+        """Take in one tile after those of `seen`.
 
-        Args:
-            product: hidden · weightᵀ of these columns, (R, W).
-            bias: of these columns, (W,).
-            column: where each row's target is, (R,), outside 0…W−1 where it is in another tile.
-            rivals: logits of the targets, (R,), to be ranked among all.
-            seen: the tiles before this one.
-            keep: where exp(x − reference) is left, (R, W), times the slope of the softcap if `sloped`.
-            x, e: scratch memory, (R, W), exact; `x` may be `product`, and `e` may be `keep`.
+        `x` and `e` are scratch memory, (R, W), exact; `x` may be the product, and `e` may be `keep`.
 
         Returns what has been seen now, and of this tile Σ exp(x − reference) and Σ exp(…) · (x − reference).
         """
+        product, bias, column, rivals, keep = tile
         if x is not product:
             x.copy_(product)
         as_logits(x, bias, self.softcap)
@@ -100,30 +94,26 @@ class FusedPass:
         self._key: tuple[object, ...] | None = None
         self._kernel = torch.compile(_walk_in_fresh_memory, dynamic=False, fullgraph=True)
 
-    def takes(self, tile_pass: TilePass, product: Tensor, bias: Tensor | None, rivals: Tensor | None) -> bool:
-        """Whether a tile is of the kind that is compiled; the first one asked about is."""
-        key = (tile_pass, product.shape, product.dtype, product.device, bias is None, rivals is None)
+    def takes(self, tile_pass: TilePass, tile: Tile) -> bool:
+        """Whether a tile is of the kind that is compiled; the first one of which something is kept is."""
+        if tile.keep is None:
+            return False
+        product = tile.product
+        bare = tile.bias is None, tile.rivals is None
+        key = (tile_pass, product.shape, product.dtype, product.device, *bare)
         if self._key is None:
             self._key = key
         return key == self._key
 
-    def __call__(self, tile_pass: TilePass, *inputs: Any) -> tuple[Seen, Tensor, Tensor]:
-        """Do what `tile_pass` does with all its inputs but the scratch, which never leaves the registers."""
-        seen, total, moment = self._kernel(tile_pass, *inputs)
+    def __call__(self, tile_pass: TilePass, tile: Tile, seen: Seen) -> tuple[Seen, Tensor, Tensor]:
+        """Do what `tile_pass` does, with scratch that never leaves the registers."""
+        seen, total, moment = self._kernel(tile_pass, tile, seen)
         return Seen(*seen), total, moment
 
 
-def _walk_in_fresh_memory(
-    tile_pass: TilePass,
-    product: Tensor,
-    bias: Tensor | None,
-    column: Tensor,
-    rivals: Tensor | None,
-    seen: Seen,
-    keep: Tensor,
-) -> tuple[Seen, Tensor, Tensor]:
-    x = torch.empty(product.shape, dtype=seen.peak.dtype, device=product.device)
-    return tile_pass(product, bias, column, rivals, seen, keep, x, torch.empty_like(x))
+def _walk_in_fresh_memory(tile_pass: TilePass, tile: Tile, seen: Seen) -> tuple[Seen, Tensor, Tensor]:
+    x = torch.empty(tile.product.shape, dtype=seen.peak.dtype, device=tile.product.device)
+    return tile_pass(tile, seen, x, torch.empty_like(x))
 
 
 def as_logits(x: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:

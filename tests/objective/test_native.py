@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lmx.config import HardwareConfig
 from lmx.objective import FusedObjective, Settings, Tiling, native
-from lmx.objective.tile import Seen, TilePass
+from lmx.objective.tile import Seen, Tile, TilePass
 from lmx.training.hardware import choose
 
 
@@ -25,15 +25,16 @@ def forgotten() -> Iterator[None]:
     native._function.cache_clear()
 
 
-def tile(rows: int, width: int, *, bias: bool, rank: bool) -> dict[str, Tensor | None]:
+def tile(rows: int, width: int, *, bias: bool, rank: bool) -> Tile:
     """Return what a walk is given: some rows have their target in the tile, the others elsewhere."""
     draw = torch.Generator().manual_seed(0)
-    return {
-        "product": (4 * torch.randn(rows, width, generator=draw)).bfloat16(),
-        "bias": torch.randn(width, generator=draw) if bias else None,
-        "column": torch.randint(-2, width + 2, (rows,), generator=draw),
-        "rivals": torch.randn(rows, generator=draw) if rank else None,
-    }
+    return Tile(
+        product=(4 * torch.randn(rows, width, generator=draw)).bfloat16(),
+        bias=torch.randn(width, generator=draw) if bias else None,
+        column=torch.randint(-2, width + 2, (rows,), generator=draw),
+        rivals=torch.randn(rows, generator=draw) if rank else None,
+        keep=None,
+    )
 
 
 def seen_before(rows: int) -> Seen:
@@ -42,10 +43,9 @@ def seen_before(rows: int) -> Seen:
     return Seen(reference, peak, target, above.abs().round())
 
 
-def plain_walk(tile_pass: TilePass, inputs: dict, seen: Seen, keep: Tensor | None):
-    shape = inputs["product"].shape
-    x, e = torch.empty(shape), torch.empty(shape)
-    return tile_pass(**inputs, seen=seen, keep=keep, x=x, e=e)
+def plain_walk(tile_pass: TilePass, inputs: Tile, seen: Seen):
+    shape = inputs.product.shape
+    return tile_pass(inputs, seen, torch.empty(shape), torch.empty(shape))
 
 
 @pytest.mark.parametrize("softcap", [None, 3.0, 0.01])
@@ -56,9 +56,9 @@ def test_equals_the_plain_walk(softcap, bias, rank, rows, width):
     inputs = tile(rows, width, bias=bias, rank=rank)
     tile_pass = TilePass(softcap, sloped=softcap is not None, headroom=6.0)  # some references move, some stay
     kept = [torch.zeros(rows, width + 9, dtype=torch.bfloat16) for _ in range(2)]
-    wanted = plain_walk(tile_pass, inputs, seen_before(rows), kept[0][:, 4 : 4 + width])
+    wanted = plain_walk(tile_pass, inputs._replace(keep=kept[0][:, 4 : 4 + width]), seen_before(rows))
     torch.set_num_threads(2)  # back to one at the end of the module
-    got = native.walk(tile_pass, **inputs, seen=seen_before(rows), keep=kept[1][:, 4 : 4 + width])
+    got = native.walk(tile_pass, inputs._replace(keep=kept[1][:, 4 : 4 + width]), seen_before(rows))
     for name, one, other in zip(Seen._fields, got[0], wanted[0], strict=True):
         torch.testing.assert_close(one, other, rtol=2e-6, atol=2e-6, msg=name)
     torch.testing.assert_close(got[1], wanted[1], rtol=3e-6, atol=0)
@@ -72,9 +72,8 @@ def test_equals_the_plain_walk(softcap, bias, rank, rows, width):
 def test_exponentials_are_exact_to_float32():
     x = torch.linspace(-60, 39, 4001).bfloat16()[:, None]
     seen = Seen(*(torch.zeros(len(x)) for _ in Seen._fields))
-    _, total, _ = native.walk(
-        TilePass(None, False, 40.0), x, None, torch.full((len(x),), -1), None, seen, None
-    )
+    inputs = Tile(product=x, bias=None, column=torch.full((len(x),), -1), rivals=None, keep=None)
+    _, total, _ = native.walk(TilePass(None, False, 40.0), inputs, seen)
     error = total.double() / x[:, 0].double().exp() - 1
     assert error.abs().max() < 4e-6  # that of x · log₂e in float32, the same as torch's own exp2 of it
     assert error[x[:, 0].abs() < 10].abs().max() < 8e-7
@@ -83,19 +82,19 @@ def test_exponentials_are_exact_to_float32():
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_finite_stays_so(value):
     inputs = tile(4, 40, bias=False, rank=True)
-    inputs["product"][2, 17] = value
-    _, total, _ = native.walk(TilePass(None, False, 40.0), **inputs, seen=seen_before(4), keep=None)
+    inputs.product[2, 17] = value
+    _, total, _ = native.walk(TilePass(None, False, 40.0), inputs, seen_before(4))
     assert total.isfinite().tolist() == [True, True, False, True]
 
 
 def test_an_impossible_token_adds_nothing():
     inputs = tile(3, 64, bias=False, rank=False)
-    inputs["product"][1, 5] = -math.inf
-    tile_pass, without = TilePass(None, False, 40.0), dict(inputs)
-    _, total, _ = native.walk(tile_pass, **inputs, seen=seen_before(3), keep=None)
-    without["product"] = inputs["product"].clone()
-    without["product"][1, 5] = -200.0
-    _, expected, _ = native.walk(tile_pass, **without, seen=seen_before(3), keep=None)
+    inputs.product[1, 5] = -math.inf
+    tile_pass = TilePass(None, False, 40.0)
+    _, total, _ = native.walk(tile_pass, inputs, seen_before(3))
+    without = inputs._replace(product=inputs.product.clone())
+    without.product[1, 5] = -200.0
+    _, expected, _ = native.walk(tile_pass, without, seen_before(3))
     torch.testing.assert_close(total, expected, rtol=0, atol=0)
 
 
