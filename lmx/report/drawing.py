@@ -66,6 +66,37 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def new_panels(
+    rows: int,
+    columns: int,
+    size: tuple[float, float],
+    *,
+    gap: tuple[float, float] = (0.95, 0.9),
+    right: float = 0.15,
+    sharey: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its panels of width × height inches each, row by row.
+
+    `gap` is the room between columns, for the labels of the vertical axis, and between rows; `right` that
+    beside the last column; all in inches. A layout that is measured takes half as long again as the drawing.
+    """
+    from matplotlib.figure import Figure
+
+    left, bottom, top = 0.8, 0.55, 0.35  # for labels, and for the title
+    width = left + columns * size[0] + (columns - 1) * gap[0] + right
+    height = bottom + rows * size[1] + (rows - 1) * gap[1] + top
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(
+        left=left / width,
+        right=1 - right / width,
+        bottom=bottom / height,
+        top=1 - top / height,
+        wspace=gap[0] / size[0],
+        hspace=gap[1] / size[1],
+    )
+    return figure, list(figure.subplots(rows, columns, sharey=sharey, squeeze=False).flat)
+
+
 def finite(series: Series) -> Series:
     """Leave out NaN and infinities."""
     steps, values = series

@@ -19,7 +19,7 @@ from lmx.report.drawing import (
     finite,
     log_ticks,
     mark,
-    new_figure,
+    new_panels,
     points,
     reference,
     save_drawings,
@@ -90,8 +90,9 @@ def _loss(run: Run) -> Figure | None:
     if found is None:
         return None
     late = found.late()
-    figure = new_figure(11 if late else 8, 4.2)
-    panels = figure.subplots(1, 2 if late else 1, squeeze=False)[0]
+    right = 0.15 if found.ratio is None else 0.85  # for bits per byte
+    size = (4.5, 3.3) if late else (6.4, 3.3)
+    figure, panels = new_panels(1, 2 if late else 1, size, gap=(0.6, 0), right=right)
     for axes in panels:
         _draw_loss(axes, found)
     decorate(panels[0], f"{run.name}: loss", "nats per token", found.values)
@@ -143,8 +144,7 @@ def _cost(run: Run) -> Figure | None:
     known = {name: found for name in budgets if (found := _loss_by(run, name)) is not None}
     if not known:
         return None
-    figure = new_figure(11, 3.6)
-    panels = figure.subplots(1, len(known), sharey=True, squeeze=False)[0]
+    figure, panels = new_panels(1, len(known), (9.9 / len(known), 2.7), gap=(0.2, 0), sharey=True)
     late = {name: found.late() for name, found in known.items()}
     for axes, (name, found) in zip(panels, known.items(), strict=True):
         per = scale if name == "seconds" else 1.0
@@ -180,9 +180,11 @@ def _dynamics(run: Run) -> Figure | None:
         return None
     columns = min(3, len(known))
     rows = math.ceil(len(known) / columns)
-    figure = new_figure(4 * columns, 3 * rows)
-    for place, draw in enumerate(known, start=1):
-        draw(figure.add_subplot(rows, columns, place))
+    figure, places = new_panels(rows, columns, (3.0, 2.1))
+    for axes in places[len(known) :]:
+        axes.remove()
+    for axes, draw in zip(places, known, strict=False):
+        draw(axes)
     return figure
 
 
