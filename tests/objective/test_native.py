@@ -151,3 +151,30 @@ def test_a_compiler_that_fails_is_as_none(monkeypatch, tmp_path: Path, damage: s
         (tmp_path / "file").touch()
         monkeypatch.setenv("LMX_CACHE", str(tmp_path / "file"))
     assert not native.is_there()
+
+
+@pytest.mark.usefixtures("forgotten")
+@pytest.mark.parametrize("sure", [0.0, 6.0, 12.0])
+def test_gradients_are_as_exact_as_the_plain_walks(monkeypatch, sure: float):
+    """Against float64: neither a larger error nor a bias, for targets from unlikely to all but certain."""
+    draw = torch.Generator().manual_seed(2)
+    weight = 0.3 * torch.randn(700, 48, generator=draw)
+    targets = torch.randint(700, (512,), generator=draw)
+    rows = weight[targets]
+    hidden = torch.randn(512, 48, generator=draw) + sure * rows / rows.square().sum(-1, keepdim=True)
+
+    def gradients(dtype: torch.dtype) -> list[Tensor]:
+        inputs = [tensor.to(dtype, copy=True).requires_grad_() for tensor in (hidden, weight)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.float32):
+            FusedObjective(SETTINGS)(inputs[0], targets, weight=inputs[1]).loss.backward()
+        return [tensor.grad.double() for tensor in inputs]
+
+    exact, compiled = gradients(torch.float64), gradients(torch.float32)
+    assert native.is_there()
+    native._function.cache_clear()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    for wanted, got, plain in zip(exact, compiled, gradients(torch.float32), strict=True):
+        error, usual = (got - wanted), (plain - wanted)
+        assert 0 < error.norm() < 1.01 * usual.norm()
+        along = [(part * wanted).sum() / wanted.square().sum() for part in (error, usual)]
+        assert abs(along[0] - along[1]) < 1e-5, "a gradient too long or too short"
