@@ -13,6 +13,7 @@ from lmx.audit.record import (
     experiment_of,
     fact,
     number,
+    numbers,
     pairs,
     schedule_of,
     setting,
@@ -26,6 +27,9 @@ from lmx.runs import Run
 
 HORIZON = 0.02  # of the schedule's length: epochs and tokens round to whole steps
 RATE = 0.01  # relative, between a recorded rate and the schedule's
+JUMP = 10.0  # times the median of the records before: sound runs stay below 3
+BEFORE = 32  # records that a jump is measured against; before the first one, it stands for them
+FEW = 4  # records
 STILL_HIGH = 0.05  # of the peak above the final rate, at the end
 
 
@@ -112,6 +116,29 @@ def _last_session(run: Run) -> float:
     if not isinstance(sessions, list) or len(sessions) < 2 or not isinstance(sessions[-2], dict):
         return 0.0
     return number(sessions[-2].get("step")) or 0.0
+
+
+def gradient_jumps(run: Run) -> Iterator[Seen]:
+    """A norm far above what it was shortly before."""
+    steps, norms = numbers(run, "train/grad_norm")
+    if len(norms) < FEW:
+        return
+    padded = np.concatenate([np.full(BEFORE - 1, norms[0]), norms[:-1]])
+    usual = np.median(np.lib.stride_tricks.sliding_window_view(padded, BEFORE), axis=1)
+    times = norms[1:] / np.maximum(usual, np.finfo(float).tiny)
+    worst, jumps = 1 + int(np.argmax(times)), int((times > JUMP).sum())
+    if not jumps:
+        return
+    schedule, rate = schedule_of(run), number(setting(run, "optimizer.lr"))
+    cold = schedule is not None and not (schedule.warmup_fraction or schedule.warmup_steps)
+    fixes = ["schedule.warmup_fraction=0.05"] if cold else []
+    fixes += [f"optimizer.lr={rate / 3:.1g}" if rate else "a lower rate", "train.spike_sigmas=6"]
+    yield Seen(
+        f"train/grad_norm jumps to {norms[worst]:.3g} at step {steps[worst]:,.0f}, {times.max():,.0f} times "
+        f"the median of the {BEFORE} records before; {jumps} of {len(norms)} records jump by more than "
+        f"{JUMP:.0f} times",
+        ", or ".join(fixes),
+    )
 
 
 def key_without_effect(run: Run) -> Iterator[Seen]:

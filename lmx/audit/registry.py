@@ -151,6 +151,11 @@ RUN_CHECKS: tuple[Check[Run], ...] = (
         learning.rate_unlike_schedule,
     ),
     Check(
+        "gradient-jumps", "warning", "The gradient's norm jumps",
+        "Such updates are clipped to nothing or far too large; chance decides more than the settings do.",
+        learning.gradient_jumps,
+    ),
+    Check(
         "key-without-effect", "warning", "A setting has no effect",
         "Whoever reads the configuration believes that it was set.",
         learning.key_without_effect,

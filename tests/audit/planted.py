@@ -140,6 +140,13 @@ def orthogonal_norms(run: Run) -> None:
             line[f"train/grad_norm/block_{block:02d}"] = math.hypot(*norms)
 
 
+def jump(run: Run) -> None:
+    """The fourth record's gradient is twenty times the first one's, which is the largest."""
+    lines = run.of_kind("train")
+    norm = 20 * lines[0]["train/grad_norm"]
+    lines[3] |= {"train/grad_norm": norm, "train/log_pi": -(lines[3]["train/entropy"] + norm)}
+
+
 def compiled(run: Run) -> None:
     """The first record holds half a minute of compilation."""
     put(run, "hardware.compile", True, part="identity")
@@ -357,6 +364,7 @@ PLANTED: tuple[Plant, ...] = (
           real("optimizer=muon", "optimizer.rest=null", "model.norm=none")),
     Plant("issue", "a position sees the future", EDITED, "sees-the-future",
           edited(known("self_test.sees_future", True))),
+    Plant("issue", "a gradient twenty times as large as before", EDITED, "gradient-jumps", edited(jump)),
     Plant("issue", "below the corpus's entropy", EDITED, "below-entropy-floor",
           edited(lambda run: run.of_kind("val")[-1].update({"val/excess_bits_per_byte": -0.1}))),
     Plant("issue", "an interrupted run", EDITED, "unfinished",
