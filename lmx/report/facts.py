@@ -29,6 +29,7 @@ class Facts:
     epochs: float | None
     train_seconds: float | None
     eval_seconds: float | None
+    compile_seconds: float | None  # of all sessions; no part of training
     flops: float | None
     parameters: int | None
     tokens_per_second: float | None
@@ -45,13 +46,14 @@ def facts(run: Run) -> Facts:
     gpu_memory, memory = (_highest(run, f"memory/peak_{name}_mib") for name in ("allocated", "rss"))
     steps = _known(run, "speed/step_seconds")
     mfu = _known(run, "speed/mfu")
-    evaluation = _known(run, "val/seconds")
+    evaluation, compilation = _known(run, "val/seconds"), _known(run, "speed/compile_seconds")
     return Facts(
         step=_last_step(run),
         tokens=None if tokens is None else int(tokens),
         epochs=run.last("epoch"),
         train_seconds=seconds,
         eval_seconds=float(evaluation.sum()) if len(evaluation) else None,
+        compile_seconds=float(compilation.sum()) if len(compilation) else None,
         flops=run.last("flops"),
         parameters=(run.identity.get("parameters") or {}).get("total"),
         tokens_per_second=tokens / seconds if tokens and seconds else None,

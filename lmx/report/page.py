@@ -249,6 +249,7 @@ def _speed(totals: Facts) -> Iterator[str]:
     rows = [
         ["training time", duration(totals.train_seconds)],
         ["evaluation time", duration(totals.eval_seconds)],
+        ["compilation, in neither", duration(totals.compile_seconds)],
         ["tokens a second, mean", show(totals.tokens_per_second, ",.0f")],
         ["seconds a step, median", show(totals.step_seconds, ".4g")],
         ["seconds a step, 95th percentile", show(totals.step_seconds_95, ".4g")],

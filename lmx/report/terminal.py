@@ -35,11 +35,14 @@ def final_table(run: Run) -> str:
         place = next(n for n, row in enumerate(rows) if row[0] == "Excess over Floor")
         rows.insert(place, ["Floor of the corpus", "bits/byte", "", "", f"{floor:.4f}"])
     totals = facts(run)
+    times = [(totals.train_seconds, "training"), (totals.eval_seconds, "evaluation")]
+    if totals.compile_seconds is not None:
+        times.append((totals.compile_seconds, "compilation"))
     below = [
         ("Tokens", f"{amount(totals.tokens)} in {totals.step:,} steps, {show(totals.epochs, '.2f')} epochs"),
         ("Throughput", f"{show(totals.tokens_per_second, ',.0f')} tokens/s"),
         ("Peak memory", f"{show(totals.peak_memory, ',.0f')} MiB ({totals.memory_name})"),
-        ("Time", f"{duration(totals.train_seconds)} training, {duration(totals.eval_seconds)} evaluation"),
+        ("Time", ", ".join(f"{duration(seconds)} {what}" for seconds, what in times)),
     ]
     skipped = [line["train/skipped"] for line in run.of_kind("train") if "train/skipped" in line]
     if skipped:

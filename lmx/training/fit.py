@@ -104,8 +104,7 @@ def build(experiment: Experiment, say: Say, *, fresh: bool) -> Job:
     if fresh and experiment.init_from is not None:
         load_weights(module.model, experiment.init_from, say)
     if machine.compile:
-        module.model.compile()
-        module.objective.compile()
+        module.compile_parts()
     return Job(experiment, corpus, machine, module, callbacks)
 
 

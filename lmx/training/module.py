@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from contextlib import nullcontext
 from typing import Any, NoReturn, cast
 
@@ -70,6 +71,14 @@ class LanguageModule(pl.LightningModule):
         self._index = torch.empty(0)  # windows of the last update
         self._last: Tensor | None = None
         self._random: list[dict[str, Any]] | None = None
+        self._uncompiled = False  # whether the compiler has its work still before it
+        self.compile_seconds: float | None = None  # what it took, until it is recorded
+
+    def compile_parts(self) -> None:
+        """Let the compiler work on model and objective when the first batch is there."""
+        self.model.compile()
+        self.objective.compile()
+        self._uncompiled = True
 
     @property
     def interrupted(self) -> bool:
@@ -106,6 +115,8 @@ class LanguageModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Accumulate the gradient of the whole batch, then update the weights."""
+        if self._uncompiled:
+            self._compile(batch)
         self._set_rate()
         tokens = batch["batch_tokens"]
         drawn = dropout_state(self.device) if self._takes_more else None
@@ -127,6 +138,18 @@ class LanguageModule(pl.LightningModule):
         self.tokens += tokens
         if skipped:
             self._tell_step()
+
+    def _compile(self, batch: Batch) -> None:
+        """Take a gradient that is thrown away, so that no time of training holds the compiler's."""
+        self._uncompiled = False
+        began = time.perf_counter()
+        drawn = dropout_state(self.device)
+        with self.stopwatch.paused(), self._unsynchronised(), replayed(drawn, self.device):
+            self._pass(batch, self.objective)
+            self._optimizer.zero_grad()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        self.compile_seconds = time.perf_counter() - began
 
     def _set_rate(self) -> None:
         multiplier = lr_multiplier(self.experiment.schedule, self.step, self.total_steps)

@@ -75,6 +75,9 @@ class Recorder(pl.Callback):
         }
         if module.experiment.train.spike_sigmas is not None:
             values["train/skipped"] = float(steps.skipped.sum())
+        if module.compile_seconds is not None:
+            values["speed/compile_seconds"] = round(module.compile_seconds, 3)
+            module.compile_seconds = None
         if module.parts is not None:
             values |= {"train/cosine": steps.mean("cosine"), **module.parts.take()}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]

@@ -16,6 +16,8 @@ from training_helpers import PACKINGS, Place, exact, last, lines, signal_at
 from lmx.config.compose import compose
 from lmx.data import TokenDataModule
 from lmx.objective import FusedObjective
+from lmx.report.facts import facts
+from lmx.runs import read_run
 from lmx.training.fit import Job, build
 from lmx.training.module import LanguageModule
 
@@ -159,6 +161,30 @@ def test_nothing_is_compiled_twice(place: Place, graphs: list[Any]) -> None:
     folder = place.train(*short, "hardware.compile=on").folder
     assert lines(folder)[-1]["tokens"] < 15 * 8 * 32
     assert len(graphs) == 2  # the decoder, and the softmax of a tile
+
+
+def test_compilation_is_in_no_time_of_training(
+    place: Place, monkeypatch: pytest.MonkeyPatch, graphs: list[Any]
+) -> None:
+    """It takes a gradient of its own, which leaves neither weights nor random states as a trace."""
+    monkeypatch.setattr(FusedObjective, "compile", lambda objective: None)
+    short = ("train.horizon=6steps", "train.log_every_steps=2", "model.residual_dropout=0.1")
+    plain = place.train(*short).folder
+    clocks: list[tuple[bool, int]] = []
+    take = LanguageModule._pass
+
+    def watched(module: LanguageModule, *given: Any) -> Any:
+        clocks.append((module.stopwatch._since is not None, len(graphs)))
+        return take(module, *given)
+
+    monkeypatch.setattr(LanguageModule, "_pass", watched)
+    folder = place.train(*short, "hardware.compile=on").folder
+    assert clocks == [(False, 0), *[(True, 1)] * 6]
+    assert exact(folder) == exact(plain)
+    taken = ["speed/compile_seconds" in line for line in lines(folder) if line["kind"] == "train"]
+    assert taken == [True, False, False]
+    assert (facts(read_run(folder.path)).compile_seconds or 0) > 0
+    assert facts(read_run(plain.path)).compile_seconds is None
 
 
 def test_tied_weights_stay_tied(place: Place) -> None:
