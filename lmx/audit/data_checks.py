@@ -141,8 +141,9 @@ def _coverage(run: Run) -> Iterator[tuple[str, int, int, int]]:
     batch = next((size for key in sizes if (size := number(setting(run, key)))), 1.0)
     for name in ("best", "last"):
         losses = windows(run, name)
-        if losses is not None and there is not None and len(losses.loss) < there:
-            yield name, len(losses.loss), int(there), int(batch)
+        evaluated = 0 if losses is None else int((losses.tokens > 0).sum())
+        if losses is not None and there is not None and evaluated < there:
+            yield name, evaluated, int(there), int(batch)
 
 
 def no_test_split(run: Run) -> Iterator[Seen]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lmx.config.compose import compose
-from lmx.runs import Run, RunFolder, read_run
+from lmx.runs import Run, RunFolder, read_run, write_windows
 from lmx.training import train
 
 TINY = (
@@ -97,16 +97,19 @@ def timed(run: Run, seconds: float = 0.02, evaluation: float = 0.5) -> Run:
 
 
 def with_losses(run: Run, folder: Path, windows: int, mean: str = "tokens") -> Run:
-    """Write losses of `windows` validation windows, of which the last evaluation's loss is the mean."""
+    """Write losses of the first `windows` validation windows, whose mean is the last evaluation's loss.
+
+    The file holds the whole split, as lmx writes it: a window that was not evaluated has no tokens.
+    """
     last = run.of_kind("val")[-1]
     rng = np.random.default_rng(0)
     tokens = rng.integers(4, 33, windows)
     per_token = last["val/loss"] + rng.normal(0, 0.2, windows) + tokens / 100
     weights = tokens if mean == "tokens" else np.ones(windows)
     per_token *= last["val/loss"] / np.average(per_token, weights=weights)
+    missing = (0, run.identity["data"]["splits"]["validation"]["windows"] - windows)
+    loss, tokens = np.pad(per_token * tokens, missing), np.pad(tokens, missing)
     (folder / "windows").mkdir(parents=True)
-    np.savez(
-        folder / "windows" / "last.npz", loss=per_token * tokens, tokens=tokens, step=np.int64(last["step"])
-    )
+    write_windows(folder / "windows" / "last.npz", loss, tokens, last["step"])
     run.folder = RunFolder(folder)
     return run
