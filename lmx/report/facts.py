@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,18 @@ def facts(run: Run) -> Facts:
         peak_memory=gpu_memory if gpu_memory is not None else memory,
         memory_name="GPU memory allocated" if gpu_memory is not None else "resident memory",
     )
+
+
+def bits_of_a_nat(run: Run) -> float | None:
+    """Bits per byte of one nat per token: constant for a validation text and its tokenizer."""
+    loss, bits = run.last("val/loss"), run.last("val/bits_per_byte")
+    return bits / loss if bits and loss and math.isfinite(bits / loss) else None
+
+
+def floor_nats(run: Run) -> float | None:
+    """Entropy of the validation text, nats per token, where the corpus knows it."""
+    floor, ratio = run.last("val/floor_bits_per_byte"), bits_of_a_nat(run)
+    return floor / ratio if floor and ratio else None
 
 
 def headline(run: Run) -> Extreme | None:

@@ -26,6 +26,7 @@ from lmx.report.drawing import (
     span,
     tick_label,
 )
+from lmx.report.facts import bits_of_a_nat, floor_nats
 from lmx.runs import Run
 
 if TYPE_CHECKING:
@@ -79,9 +80,7 @@ def _loss_by(run: Run, budget: str) -> _Loss | None:
     )
     if not len(train[0]) and not len(validation[0]):
         return None
-    loss, bits, floor = (run.last(f"val/{key}") for key in ("loss", "bits_per_byte", "floor_bits_per_byte"))
-    ratio = bits / loss if bits and loss and math.isfinite(bits / loss) else None
-    return _Loss(train, validation, floor / ratio if floor and ratio else None, ratio)
+    return _Loss(train, validation, floor_nats(run), bits_of_a_nat(run))
 
 
 def _loss(run: Run) -> Figure | None:

@@ -13,7 +13,7 @@ import numpy as np
 from lmx.measure.scaling import ScalingFit, fit_scaling, missing_for_scaling
 from lmx.measure.statistics import Interval
 from lmx.report.drawing import CYCLE, REFERENCE, Drawing, log_ticks, new_figure, save_drawings, tick_label
-from lmx.report.facts import machine
+from lmx.report.facts import floor_nats, machine
 from lmx.report.text import amount, duration, markdown_table, show
 from lmx.runs import Run, read_run, write_atomic
 
@@ -84,7 +84,8 @@ def scaling_section(runs: Sequence[Run], names: Sequence[str] = ()) -> tuple[str
         *(np.array([getattr(p, key) for p in points]) for key in ("parameters", "tokens", "loss"))
     )
     following = next_run(points, fit)
-    parts = [HEADING, _introduction(points), *notes, _constants(fit), *_prediction(points, fit, following)]
+    parts = [HEADING, _introduction(points), *notes, _constants(fit), *_entropy(runs, fit)]
+    parts += _prediction(points, fit, following)
     parts.append(_table(points, fit))
     drawings: list[Drawing] = [
         (
@@ -185,6 +186,18 @@ def _constants(fit: ScalingFit) -> str:
     return (
         f"{table}\n\n**These runs hardly determine {', '.join(vague)}: an interval spans more than a factor "
         f"of {VAGUE:g}. The prediction rests on the form of the law more than on the runs.**"
+    )
+
+
+def _entropy(runs: Sequence[Run], fit: ScalingFit) -> Iterator[str]:
+    """Where the corpus knows its entropy, what E should be."""
+    floor, found = next(filter(None, map(floor_nats, runs)), None), fit.interval("E")
+    if floor is None:
+        return
+    within = "within" if found.low <= floor <= found.high else "outside"
+    yield (
+        f"The entropy of this text is known: {floor:.4f} nats/token, which E should be. It lies {within} the "
+        "interval of the fit; where it is outside, the form of the law does not hold so far from the runs."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,9 @@ SPEED = 8e10  # FLOP/s
 def make_sizes(make_run: MakeRun) -> Callable[..., list[RunFolder]]:
     """Write a run for each size and length whose last evaluation is the law's loss."""
 
-    def write(sizes: list[int], lengths: list[float], **options: object) -> list[RunFolder]:
+    def write(
+        sizes: list[int], lengths: list[float], entropy: float | None = None, **options: object
+    ) -> list[RunFolder]:
         folders = []
         for size in sizes:
             for tokens in lengths:
@@ -33,6 +36,10 @@ def make_sizes(make_run: MakeRun) -> Callable[..., list[RunFolder]]:
                 flops = 6 * size * tokens
                 last = {"tokens": int(tokens), "flops": flops, "seconds": flops / SPEED}
                 lines[-1] |= {"val/loss": float(LAW.loss(size, tokens)), **last}
+                if entropy is not None:  # beside it some noise, so that the interval has a width
+                    lines[-1]["val/loss"] *= 1 + 1e-3 * math.sin(len(folders))
+                    bits = {"bits_per_byte": lines[-1]["val/loss"], "floor_bits_per_byte": entropy}
+                    lines[-1] |= {f"val/{name}": value / 3 for name, value in bits.items()}
                 folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
                 folders.append(folder)
         return folders
@@ -75,6 +82,15 @@ def test_the_section_holds_the_law_and_the_cost_of_the_next_size(
     assert f"{best[0] / 1e6:.2f}M parameters" in page
     assert (out / "plots" / "scaling.png").read_bytes().startswith(b"\x89PNG\r\n")
     assert "![Measured losses, the fitted law and the next size](plots/scaling.png)" in page
+
+
+@pytest.mark.parametrize(("entropy", "place"), [(1.2, "within"), (0.8, "outside")])
+def test_a_known_entropy_is_set_beside_the_law(
+    make_sizes: Callable[..., list[RunFolder]], entropy: float, place: str
+) -> None:
+    folders = make_sizes([1_000_000, 4_000_000, 16_000_000], [2e7, 8e7, 3e8], entropy)
+    page, _ = scaling_section(read(folders))
+    assert f"known: {entropy:.4f} nats/token, which E should be. It lies {place} the interval" in page
 
 
 def test_what_is_missing_is_said_and_nothing_drawn(make_sizes: Callable[..., list[RunFolder]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from lmx.config import ConfigError
 from lmx.config.compose import config_dir
 from lmx.config.study import StudyJob, compose_jobs, folder_name, parse_study, read_study, study_names
+from lmx.measure import parameter_counts
+from lmx.measure.scaling import missing_for_scaling
 
 PLAIN: dict[str, Any] = {
     "question": "Which rate?",
@@ -32,7 +35,16 @@ def jobs_of(name: str) -> list[StudyJob]:
 
 
 def test_the_studies_of_the_record_are_there() -> None:
-    assert set(study_names()) == {*NAMES, "six_configs"}
+    assert set(study_names()) == {*NAMES, "six_configs", "scaling_law"}
+
+
+def test_a_law_can_be_fitted_to_scaling_law() -> None:
+    """To sizes and lengths that vary apart, on text that is not seen twice."""
+    experiments = [job.experiment for job in jobs_of("scaling_law")]
+    sizes = [parameter_counts(replace(job.model, vocab_size=1024)).total for job in experiments]
+    tokens = [job.train.horizon_amount[0] for job in experiments]
+    assert missing_for_scaling(sizes, tokens) is None
+    assert len({job.data.stories for job in experiments}) == 1, "one text, one tokenizer"
 
 
 @pytest.mark.parametrize("name", study_names())
@@ -172,4 +184,4 @@ def test_a_study_is_no_option_of_a_training_run() -> None:
 
 def test_no_file_is_left_without_a_header() -> None:
     for file in (config_dir() / "study").glob("*.yaml"):
-        assert file.read_text().startswith("# Family "), file.name
+        assert file.read_text().startswith("# "), file.name
