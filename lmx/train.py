@@ -28,7 +28,7 @@ def run(experiment: Experiment, overrides: list[str]) -> int:
     """Train one experiment and report; return the exit status of the run."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from lmx.training import requeue, train
+    from lmx.training import record_test, requeue, train
 
     outcome = train(experiment, overrides, render_report)
     folder = outcome.folder
@@ -43,6 +43,7 @@ def run(experiment: Experiment, overrides: list[str]) -> int:
         if outcome.exit_status == 128 + signal.SIGUSR1 and (said := requeue(experiment.resume is not None)):
             print(said, flush=True)
     else:
+        record_test(folder.path)
         conclude(folder)
     return outcome.exit_status
 

@@ -160,6 +160,7 @@ class TrainConfig:
     eval_windows: int | None = number(
         None, low=1
     )  # null: all, once; N: that many, drawn anew at each evaluation
+    test_at_end: bool = False  # the best weights on the test split, once, when the run is completed
     eval_mean: str = choice("tokens", "tokens", "batches")  # of all tokens, or of the means of the batches
 
     @property

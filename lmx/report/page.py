@@ -18,6 +18,13 @@ from lmx.report.text import MISSING, amount, code_block, duration, markdown_tabl
 from lmx.runs import Run, write_atomic
 
 ROWS = 60  # a longer table is thinned
+HELD_OUT = (
+    ("loss", "Test Loss", ".4f"),
+    ("perplexity", "Test Perplexity", ",.2f"),
+    ("bits_per_byte", "Test Bits/Byte", ".4f"),
+    ("word_perplexity", "Test Word Perplexity", ",.2f"),
+    ("accuracy", "Test Accuracy", ".4f"),
+)
 PROGRESSION = {"perplexity": ",.2f", "bits_per_byte": ".4f", "excess_bits_per_byte": ".4f"}
 
 
@@ -116,6 +123,13 @@ def _best_and_final(run: Run) -> Iterator[str]:
         yield "## Best and final"
         headers = ["Metric", "Unit", "Best is", "Best", "at step", "Final", "at step"]
         yield markdown_table(headers, rows, left=3)
+    test = run.identity.get("test")
+    if isinstance(test, dict):
+        yield f"The weights of step {test['step']:,} on the whole test split, which nothing was chosen on:"
+        known = [(title, test[f"test/{key}"], spec) for key, title, spec in HELD_OUT if f"test/{key}" in test]
+        yield markdown_table(
+            [title for title, *_ in known], [[show(value, spec) for _, value, spec in known]]
+        )
 
 
 def _training_table(run: Run) -> Iterator[str]:

@@ -39,7 +39,11 @@ def _section(run: Digest) -> Iterator[str]:
     evaluated = {"step 0": next((line for line in lines if line["step"] == 0), None)}
     evaluated |= {"best": best_evaluation(run) or None, "last": lines[-1] if lines else None}
     rows = [[name, *_evaluation(line)] for name, line in evaluated.items() if line is not None]
-    headers = ["Validation", "Step", "Epoch", "Loss", "Perplexity", "Bits/Byte", "Accuracy", "Runtime"]
+    if isinstance(test := run.run.identity.get("test"), dict):
+        rows.append(
+            ["best, test", *_evaluation({name.replace("test/", "val/"): test[name] for name in test})]
+        )
+    headers = ["Evaluation", "Step", "Epoch", "Loss", "Perplexity", "Bits/Byte", "Accuracy", "Runtime"]
     yield f"\n{markdown_table(headers, rows)}\n"
     totals = facts(run.run)
     speed = totals.tokens_per_second

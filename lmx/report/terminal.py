@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
+from lmx.measure import digits
 from lmx.report.columns import extremes
 from lmx.report.facts import facts, verdict
 from lmx.report.text import amount, duration, plain_table, show
@@ -44,6 +45,13 @@ def final_table(run: Run) -> str:
         ("Peak memory", f"{show(totals.peak_memory, ',.0f')} MiB ({totals.memory_name})"),
         ("Time", ", ".join(f"{duration(seconds)} {what}" for seconds, what in times)),
     ]
+    test = run.identity.get("test")
+    if isinstance(test, dict):
+        bits = digits(test["test/bits_per_byte"], ".4f")
+        perplexity = digits(test["test/perplexity"], ",.2f")
+        below.append(
+            ("Test split", f"{bits} bits/byte, perplexity {perplexity}, weights of step {test['step']:,}")
+        )
     skipped = [line["train/skipped"] for line in run.of_kind("train") if "train/skipped" in line]
     if skipped:
         below.append(("Skipped", f"{sum(skipped):,.0f} updates, as spikes of the loss or the gradient"))

@@ -5,6 +5,7 @@ from lmx.training.slim_import import import_lightning
 import_lightning()  # before any module that imports it by itself
 
 from lmx.training.ending import requeue  # noqa: E402
+from lmx.training.evaluate import record_test  # noqa: E402
 from lmx.training.fit import Outcome, train  # noqa: E402
 
-__all__ = ["Outcome", "requeue", "train"]
+__all__ = ["Outcome", "record_test", "requeue", "train"]

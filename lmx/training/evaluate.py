@@ -11,11 +11,24 @@ import lightning.pytorch as pl
 from lmx.config import ConfigError, bad_choice
 from lmx.data import TokenDataModule, prepare
 from lmx.runs import RunFolder
+from lmx.training.checkpoints import BEST, LAST, checkpoints, step_of
 from lmx.training.hardware import LIGHTNING_PRECISION, choose
 from lmx.training.module import LanguageModule
 from lmx.training.resume import load_experiment, load_weights
 from lmx.training.totals import check_floor, summarise
 from lmx.training.trainer import quiet
+
+TEST = "test"  # the split that no choice was made on
+
+
+def record_test(run: str | Path) -> None:
+    """With `train.test_at_end`, evaluate a run's best weights, else its last, and add that to `run.json`."""
+    folder = RunFolder.open(run)
+    if not load_experiment(folder).train.test_at_end:
+        return
+    values = evaluate_run(run, TEST, checkpoint=None, batch_size=None, say=lambda text: None)
+    weights = checkpoints(folder.checkpoints, BEST) or checkpoints(folder.checkpoints, LAST)
+    folder.update_identity(test={"step": step_of(weights[0]), **values})
 
 
 def evaluate_run(

@@ -21,6 +21,7 @@ from lmx.runs import POINTER_VARIABLE, MetricsLog, RunFolder
 from lmx.training.callbacks import EarlyStopping, Samples
 from lmx.training.checkpoints import LAST, checkpoints, newest_good, remove_others, step_of
 from lmx.training.ending import Signals
+from lmx.training.evaluate import TEST
 from lmx.training.hardware import Machine, choose
 from lmx.training.horizon import evaluation_interval, total_steps
 from lmx.training.live_report import LiveReport, Render
@@ -92,6 +93,16 @@ def build(experiment: Experiment, say: Say, *, fresh: bool) -> Job:
     callbacks = build_callbacks(experiment)
     check_loggers(experiment)
     corpus = prepare(experiment.data, experiment.tokenizer, experiment.paths.cache, say)
+    if experiment.train.test_at_end and TEST not in corpus.splits:
+        raise ConfigError(
+            f"train.test_at_end: got true, allowed: false ({experiment.data.name} has no test split, only "
+            f"{', '.join(corpus.splits)})"
+        )
+    if experiment.train.test_at_end and TEST not in corpus.splits:
+        raise ConfigError(
+            f"train.test_at_end: got true, allowed: false ({experiment.data.name} has no test split, only "
+            f"{', '.join(corpus.splits)})"
+        )
     experiment = complete(experiment, corpus)
     _check_callbacks(experiment, callbacks, corpus)
     per_epoch = corpus.steps_per_epoch(experiment.train.batch_size, experiment.data.drop_last)

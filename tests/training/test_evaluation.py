@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,15 +12,20 @@ import torch
 import torch.nn.functional as F
 from training_helpers import PACKINGS, Place, last, lines
 
-from lmx.config import CheckpointError, ConfigError
+from lmx.config import CheckpointError, ConfigError, Experiment
+from lmx.config.compose import compose
 from lmx.data import prepare
 from lmx.data.sampler import EvaluationOrder
 from lmx.objective.sums import TokenSums
-from lmx.runs import RunFolder
+from lmx.report import final_table, render_run
+from lmx.runs import RunFolder, read_run
+from lmx.training import record_test, train
 from lmx.training.evaluate import evaluate_run
 from lmx.training.restore import restore
 from lmx.training.resume import load_experiment
 from lmx.training.totals import EvaluationTotals
+
+SPLITS = ("data=text", "train.test_at_end=true", "train.horizon=8steps", "train.eval_every_steps=4")
 
 
 def evaluate(folder: RunFolder, split: str = "validation", batch_size: int | None = None) -> dict[str, float]:
@@ -125,3 +131,42 @@ def test_evaluating_a_run_says_what_is_not_there(place: Place) -> None:
     with pytest.raises(CheckpointError, match="no such run folder"):
         evaluate_run(folder.path / "no", "test", checkpoint=None, batch_size=None, say=print)
     assert "train/loss" in evaluate(folder, split="train")
+
+
+def texts(folder: Path, *splits: str) -> str:
+    """Write a text for each split; return where they are, as an override."""
+    for words, split in enumerate(splits, start=2):
+        draw = np.random.default_rng(words)
+        (folder / f"{split}.txt").write_text(" ".join(draw.choice(["ab", "cd", "efg", "h"], 3000 // words)))
+    return f"data.files={folder}"
+
+
+def composed(place: Place, *more: str) -> Experiment:
+    kept = [line for line in place.overrides(*more) if not line.startswith(("data.stories", "data.held"))]
+    return compose(kept)
+
+
+def test_the_test_split_is_evaluated_once_at_the_end(place: Place, tmp_path: Path) -> None:
+    experiment = composed(place, *SPLITS, texts(tmp_path, "train", "validation", "test"))
+    folder = train(experiment, []).folder
+    assert "test" not in folder.read_identity(), "not before the run is completed"
+    record_test(folder.path)
+    test = folder.read_identity()["test"]
+    assert test.pop("step") == 8
+    assert test == evaluate(folder, "test")
+    run = read_run(folder.path)
+    line = f"{test['test/bits_per_byte']:.4f} bits/byte, perplexity {test['test/perplexity']:,.2f}"
+    assert line in final_table(run)
+    assert f"| {test['test/loss']:.4f} | {test['test/perplexity']:,.2f} |" in render_run(run).read_text()
+
+
+def test_without_a_test_split_it_is_refused(place: Place, tmp_path: Path) -> None:
+    experiment = composed(place, *SPLITS, texts(tmp_path, "train", "validation"))
+    with pytest.raises(ConfigError, match=r"^train.test_at_end: got true, allowed: false .*no test split"):
+        train(experiment, [])
+
+
+def test_nothing_is_added_where_it_is_not_asked_for(place: Place) -> None:
+    folder = place.train("train.horizon=2steps").folder
+    record_test(folder.path)
+    assert "test" not in folder.read_identity()
