@@ -172,7 +172,7 @@ class LanguageModule(pl.LightningModule):
         """
         if self.parts is not None and self._parts_due:
             with self.parts.apart(self._gradients(), self._loss_scale), replayed(drawn, self.device):
-                self._pass(batch, self.parts.cross_entropy)
+                self._pass(batch, self.parts.smaller)
         if self._sharpness is not None:
             self._norms = torch.stack(torch._foreach_norm(self._gradients()))
             with self._sharpness.perturbed(), replayed(drawn, self.device):

@@ -16,16 +16,19 @@ from lmx.objective import build_objective
 class Parts:
     """Norms of g_ce and g_cos in g = α·g_cos + (1 − α)·g_ce, at the updates that a record ends with.
 
-    The mix gives g at once; cross-entropy alone is taken in a pass of its own and the rest is the other part.
-    So one update in `train.log_every_steps` costs twice as much.
+    The mix gives g at once. The part of the smaller share is taken in a pass of its own; the other is what
+    remains, divided by at least a half, so that rounding is hardly magnified. So one update in
+    `train.log_every_steps` costs twice as much.
     """
 
     def __init__(self, experiment: Experiment) -> None:
-        """Build the cross-entropy of an experiment whose objective mixes."""
-        self.alpha = experiment.objective.alpha
+        """Build the smaller part of an experiment whose objective mixes."""
+        config = experiment.objective
         self.every = experiment.train.log_every_steps
-        plain = dataclasses.replace(experiment.objective, kind="cross_entropy")
-        self.cross_entropy = build_objective(plain, experiment.model)
+        self._cosine = config.alpha < 0.5  # whether that is the smaller part
+        changes = {"alpha": 1.0} if self._cosine else {"kind": "cross_entropy"}
+        self.smaller = build_objective(dataclasses.replace(config, **changes), experiment.model)
+        self._share = min(config.alpha, 1 - config.alpha)
         self.norms: tuple[Tensor, Tensor] | None = None  # of g_ce and of g_cos, at the last such update
 
     def due(self, step: int, total_steps: int | None) -> bool:
@@ -34,15 +37,16 @@ class Parts:
 
     @contextmanager
     def apart(self, gradients: list[Tensor], loss_scale: float) -> Iterator[None]:
-        """Have gradients of zero inside, where g_ce is to be added up; outside they are g again.
+        """Have gradients of zero inside, where those of `smaller` are to be added up; outside they are g.
 
         All of them are `loss_scale` times too large.
         """
         whole = torch._foreach_clone(gradients)
         torch._foreach_zero_(gradients)
         yield
-        cosine = torch._foreach_div(torch._foreach_sub(whole, gradients, alpha=1 - self.alpha), self.alpha)
-        self.norms = _norm(gradients) / loss_scale, _norm(cosine) / loss_scale
+        larger = torch._foreach_sub(whole, gradients, alpha=self._share)
+        norms = [_norm(larger) / (1 - self._share) / loss_scale, _norm(gradients) / loss_scale]
+        self.norms = (norms[0], norms[1]) if self._cosine else (norms[1], norms[0])
         torch._foreach_copy_(gradients, whole)
 
     def take(self) -> dict[str, float]:
