@@ -22,7 +22,6 @@ FOUND = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_has_the_faults_that_it_keeps(name: str, tmp_path: Path) -> None:
     run = Run(RunFolder(tmp_path), to_dict(compose([f"experiment={name}"])), {}, [], [])

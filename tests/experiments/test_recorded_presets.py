@@ -269,30 +269,17 @@ SHRUNK = (
     *("schedule.warmup_steps=1", "schedule.warmup_fraction=0", "hardware=cpu", "hardware.threads=1"),
     *("init_from=null", "logger=none", "checkpoint.every_minutes=null", "data.min_characters=0"),
     *("callbacks.samples.max_new_tokens=2", "data.max_documents=40", "data.held_out_batch=null"),
-)
-TYPICAL = (  # one a family, with as many of its keys as there are
-    *("ars/mini_ars2_neo_recorded", "cs336/log_baseline_recorded", "cosine/mixed_small"),
-    *("scaling/exp2_recorded", "ablation/short_seq_recorded"),
+    "train.test_at_end=false",
 )
 
 
-def run(name: str, place: Path) -> None:
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_few_steps(name: str, tmp_path: Path) -> None:
     """Train three steps of the preset's every setting but its size, on a text of twenty kilobytes."""
-    corpus = place / "corpus.txt"
+    corpus = tmp_path / "corpus.txt"
     story = "Once upon a time the fox went to the river. It saw a fish. The fish said: hello, {}."
     corpus.write_text("\n\n".join(story.format(number) for number in range(200)))
     shrunk = [line for line in SHRUNK if not (name.endswith("_recorded") and "held_out_batch" in line)]
     overrides = [f"experiment={name}", "data=text", f"data.files={corpus}", *shrunk]
-    composed = compose([*overrides, f"paths.outputs={place}/out", f"paths.cache={place}/cache"])
+    composed = compose([*overrides, f"paths.outputs={tmp_path}/out", f"paths.cache={tmp_path}/cache"])
     assert train(composed, overrides).step == 3
-
-
-@pytest.mark.parametrize("name", TYPICAL)
-def test_a_few_steps(name: str, tmp_path: Path) -> None:
-    run(name, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in RECORDED if name not in TYPICAL])
-def test_a_few_steps_of_the_others(name: str, tmp_path: Path) -> None:
-    run(name, tmp_path)
