@@ -22,7 +22,7 @@ class HardwareConfig:
     precision: str = choice("auto", "auto", "fp32", "bf16", "fp16")
     micro_batch_size: int | None = number(None, low=1)  # sequences a device and pass; null: the whole share
     compile: str = choice("auto", "auto", "on", "off")
-    threads: int | None = number(None, low=1)  # null: torch's own choice
+    threads: int | None = number(None, low=1)  # null: one a core, of those that this process may use
     deterministic: bool = True  # refuse operations that may differ between two runs
     peak_tflops: float | None = number(None, above=0)  # for MFU where the device is not in our table
 

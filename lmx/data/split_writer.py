@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from lmx.config.cores import cores
 from lmx.data.documents import Document
 from lmx.data.overlap import END, Overlap, Sequences
 from lmx.data.packing import Packing, Piece, chunks
@@ -151,8 +151,7 @@ class InOrder:
     """
 
     def __init__(self) -> None:
-        affinity = getattr(os, "sched_getaffinity", None)
-        self._threads = len(affinity(0)) if affinity else os.cpu_count() or 1
+        self._threads = cores()
         self._pool = ThreadPoolExecutor(self._threads)
         self._waiting: deque[tuple[Future[Any], Callable[[Any], None]]] = deque()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from lmx.config import ConfigError, HardwareConfig
+from lmx.config.cores import cores
 from lmx.objective import native
 from lmx.optim.orthogonal import multiplies_bf16
 
@@ -57,11 +58,10 @@ def choose(config: HardwareConfig, total_steps: int | None, step_flops: float = 
     compiled, why_compile = _compile(config.compile, accelerator, total_steps, step_flops)
     why_memory = _keep_freed_memory() if accelerator == "cpu" else ()
     name = torch.cuda.get_device_name() if accelerator == "gpu" else processor_name()
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    why_threads = _set_threads(config.threads)
     slow = accelerator == "cpu" and precision == "bf16" and not native.is_there()
     why_slow = ("a slower softmax: there is no C++ compiler that serves",) if slow else ()
-    reasons = (*why_accelerator, *why_precision, *why_compile, *why_memory, *why_slow)
+    reasons = (*why_accelerator, *why_precision, *why_compile, *why_threads, *why_memory, *why_slow)
     return Machine(accelerator, name, devices, precision, torch.get_num_threads(), compiled, reasons)
 
 
@@ -102,6 +102,21 @@ def _compile(
     else:
         pays = total_steps * step_flops >= COMPILE_FLOPS_CPU
     return pays, ("compiled: the run is long enough",) if pays else ("not compiled: the run is short",)
+
+
+def _set_threads(asked: int | None) -> tuple[str, ...]:
+    """Let torch use as many threads as were asked for, else no more than there are cores for this process.
+
+    Torch counts the machine's cores, also in a container that gets a part of them: its threads would then
+    wait for each other most of the time.
+    """
+    here = cores()
+    if asked is not None:
+        torch.set_num_threads(asked)
+    elif torch.get_num_threads() > here:
+        torch.set_num_threads(here)
+        return (f"a thread for each of {here} of the machine's {os.cpu_count()} cores: more are not allowed",)
+    return ()
 
 
 def _keep_freed_memory() -> tuple[str, ...]:
