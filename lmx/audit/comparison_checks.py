@@ -8,12 +8,20 @@ from typing import Any
 
 from lmx.audit.finding import Seen
 from lmx.audit.knobs import RATES, Arm, seed_of
-from lmx.audit.record import fact, label, numbers, steps_done
+from lmx.audit.record import fact, label, numbers, setting, steps_done
 from lmx.measure import amount
 from lmx.runs import Run
 
 Arms = list[Arm]
 TOKENS = 0.01  # relative: the last, partial batch of an epoch makes less
+# settings that choose which targets of a text count in its loss, or how, and the value that changes nothing
+EVALUATION = {
+    "train.eval_windows": "null",
+    "train.eval_mean": "tokens",
+    "data.held_out_batch": "null",
+    "data.mask_padding": "true",
+}
+PADDED = ("sentences", "documents")  # packings with padding
 FEW_UPDATES = 100  # beneath, the warm-up of AdamW's second moment alone (1/(1 − 0.999)) is not over by far
 SHOWN = 6  # names in a sentence
 
@@ -43,7 +51,7 @@ def different_tokenizers(arms: Arms) -> Iterator[Seen]:
 
 
 def different_validation(arms: Arms) -> Iterator[Seen]:
-    """Figures of different texts."""
+    """Figures of different texts, or of one text measured in different ways."""
     found = _by_fact(arms, "data.splits.validation.text_sha256")
     if len(found) > 1:
         names = _listed(f"{_titles(group)} {value[:8]}" for value, group in found.items())
@@ -51,6 +59,14 @@ def different_validation(arms: Arms) -> Iterator[Seen]:
             f"{len(found)} validation texts: {names}",
             "evaluate all of them on one: data.validation_files=FILE",
         )
+    for key, fair in EVALUATION.items():
+        values: dict[str, list[str]] = {}
+        for arm in arms:
+            if key != "data.mask_padding" or setting(arm.runs[0], "data.packing") in PADDED:
+                values.setdefault(arm.values[key], []).append(arm.title)
+        if len(values) > 1:
+            names = _listed(f"{_titles(group)} {value}" for value, group in values.items())
+            yield Seen(f"{key} differs: {names}", f"{key}={fair} in every arm")
 
 
 def several_knobs(arms: Arms) -> Iterator[Seen]:
@@ -129,6 +145,7 @@ def different_hardware(arms: Arms) -> Iterator[Seen]:
 def identical_results(arms: Arms) -> Iterator[Seen]:
     """Different settings with results that agree to the last digit: the setting did nothing."""
     curves: dict[tuple[tuple[int, float], ...], tuple[Arm, Run]] = {}
+    alike: dict[str, list[tuple[str, int, float]]] = {}  # what differs → who, evaluations, the last of them
     for arm in arms:
         for run in arm.runs:
             steps, losses = numbers(run, "val/loss")
@@ -138,12 +155,18 @@ def identical_results(arms: Arms) -> Iterator[Seen]:
             other, twin = curves.setdefault(curve, (arm, run))
             changed = arm.differs(other) or _apart(run, twin)
             if changed:
-                who = f"{arm.title} and {other.title}" if arm is not other else f"{run.name} and {twin.name}"
-                yield Seen(
-                    f"{who} differ in {', '.join(changed)}, and their {len(curve)} evaluations after "
-                    f"step 0 are the same numbers (last val/loss {curve[-1][1]!r})",
-                    "look whether the changed setting reaches the model: python -m lmx.audit RUN",
-                )
+                names = (run.name, twin.name) if arm is other else (arm.title, other.title)
+                who = " and ".join(names) if names[0] != names[1] else f"two runs of {names[0]}"
+                alike.setdefault(", ".join(changed), []).append((who, len(curve), curve[-1][1]))
+    for keys, found in alike.items():
+        others = list(dict.fromkeys(who for who, *_ in found))[1:]
+        who, count, last = found[0]
+        rest = f"; so do {_listed(others)}" if others else ""
+        yield Seen(
+            f"{who} differ in {keys}, and their {count} evaluations after step 0 are the same numbers "
+            f"(last val/loss {last!r}){rest}",
+            "look whether the changed setting reaches the model: python -m lmx.audit RUN",
+        )
 
 
 def _apart(run: Run, twin: Run) -> list[str]:

@@ -29,7 +29,9 @@ class Finding:
     seen: str
     why: str
     fix: str
-    run: str | None = None  # `<experiment>/<folder>`, or the place in a report; None: the comparison
+    run: str | None = (
+        None  # `<experiment>/<folder>`, names of runs, a place in a report; None: the comparison
+    )
 
 
 class Seen(NamedTuple):

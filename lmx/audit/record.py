@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +93,15 @@ def _section(run: Run, name: str, schema: type) -> Any:
     if not isinstance(values, dict):
         return None
     known = {spec.name for spec in dataclasses.fields(schema)}
+    given = {key: value for key, value in values.items() if key in known}
+    return _built(schema, json.dumps(given, default=str, skipkeys=True))
+
+
+@lru_cache(maxsize=128)  # several checks ask for it, in every run of a study, and building takes 2 ms
+def _built(schema: type, given: str) -> Any:
     try:
-        given = {key: value for key, value in values.items() if key in known}
-        section: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))
+        values = OmegaConf.merge(OmegaConf.structured(schema), json.loads(given))
+        section: Any = OmegaConf.to_object(values)
         return None if list(section.problems()) else section
     except (OmegaConfBaseException, TypeError, ValueError, AttributeError):
         return None

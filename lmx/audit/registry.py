@@ -205,8 +205,8 @@ COMPARISON_CHECKS: tuple[Check[list[Arm]], ...] = (
         comparison.unequal_tokens,
     ),
     Check(
-        "different-validation", "error", "The arms are evaluated on different texts",
-        "One text is easier than the other.",
+        "different-validation", "error", "The arms are evaluated differently",
+        "Another text, or another way to count in it, is another figure for the same weights.",
         comparison.different_validation,
     ),
     Check(

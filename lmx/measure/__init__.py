@@ -19,9 +19,9 @@ from lmx.measure.pi import (
 from lmx.measure.scaling import ScalingFit, ScalingLaw, fit_scaling, missing_for_scaling
 from lmx.measure.statistics import (
     Interval,
+    WindowBootstrap,
     difference_interval,
     mean_interval,
-    paired_bootstrap,
     verdict,
 )
 from lmx.measure.text import bits_per_byte, distinct_n, perplexity, word_perplexity
@@ -36,6 +36,7 @@ __all__ = [
     "ScalingFit",
     "ScalingLaw",
     "Smoothing",
+    "WindowBootstrap",
     "amount",
     "bits_per_byte",
     "checkpoint_space",
@@ -54,7 +55,6 @@ __all__ = [
     "missing_for_scaling",
     "neg_exp_pi",
     "neg_log_one_minus",
-    "paired_bootstrap",
     "parameter_counts",
     "peak_flops",
     "perplexity",

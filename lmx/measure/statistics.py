@@ -71,48 +71,49 @@ def difference_interval(a: Seeds, b: Seeds, level: float = 0.95) -> Interval:
     return _student(difference, math.sqrt(sum(parts)), degrees, n, level)
 
 
-def paired_bootstrap(
-    loss_a: ArrayLike,
-    loss_b: ArrayLike,
-    weights: ArrayLike,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """Return the interval of the difference a − b in nats per token, from the same evaluation windows.
+class WindowBootstrap:
+    """Several models on the same evaluation windows: how far another text might change their differences.
+
+    N windows are drawn with replacement, the same ones for every model, so that any two of them are paired.
+    It says nothing about another seed of training. Windows are taken as independent.
 
     Args:
-        loss_a: summed loss of each window under one model, (N,) nats.
-        loss_b: the same under the other model, (N,) nats.
+        losses: summed loss of each window under each of K models, (K, N) nats, or another unit.
         weights: tokens of each window, (N,); windows without any are left out.
-        resamples: how often N windows are drawn with replacement, the same ones for both models.
+        resamples: how often N windows are drawn.
         seed: of the drawing.
-        level: share of the resamples that the interval covers (percentile interval, Efron 1979).
 
-    It says how far another validation text of the same kind might have changed the difference, and nothing
-    about another seed of training. Windows are taken as independent.
-
-    Raises ValueError where lengths differ, no window has tokens, or the level lies outside (0, 1).
+    Raises ValueError where lengths differ or no window has tokens.
     """
-    _check_level(level)
-    a, b, tokens = (np.asarray(values, dtype=np.float64) for values in (loss_a, loss_b, weights))
-    if not a.shape == b.shape == tokens.shape or a.ndim != 1:
-        raise ValueError(f"windows: got shapes {a.shape}, {b.shape}, {tokens.shape}, needed: three of (N,)")
-    scored = tokens > 0
-    difference, tokens = (a - b)[scored], tokens[scored]
-    n = len(tokens)
-    if n == 0:
-        raise ValueError("windows: none of them has tokens")
-    estimate = float(difference.sum() / tokens.sum())
-    if n < 2:
-        return Interval(estimate, math.nan, math.nan, n, level)
-    rng = np.random.default_rng(seed)
-    drawn = np.concatenate(
-        [_means(rng, difference, tokens, size) for size in _portions(resamples, DRAWN_AT_ONCE // n)]
-    )
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(estimate, float(low), float(high), n, level)
+
+    def __init__(
+        self, losses: ArrayLike, weights: ArrayLike, *, resamples: int = 2000, seed: int = 0
+    ) -> None:
+        rows, tokens = (np.asarray(values, dtype=np.float64) for values in (losses, weights))
+        if rows.ndim != 2 or rows.shape[1:] != tokens.shape:
+            raise ValueError(f"windows: got shapes {rows.shape} and {tokens.shape}, needed: (K, N) and (N,)")
+        scored = tokens > 0
+        rows, tokens = rows[:, scored], tokens[scored]
+        self.n = len(tokens)
+        if self.n == 0:
+            raise ValueError("windows: none of them has tokens")
+        self._means = rows.sum(axis=1) / tokens.sum()
+        rng, columns = np.random.default_rng(seed), np.vstack([rows, tokens]).T
+        portions = _portions(resamples, DRAWN_AT_ONCE // self.n)
+        sums = np.concatenate([_times_drawn(rng, self.n, size) @ columns for size in portions])
+        self._drawn = sums[:, :-1] / sums[:, -1:]  # (resamples, K)
+
+    def difference(self, a: int, b: int, level: float = 0.95) -> Interval:
+        """Return the percentile interval (Efron 1979) of model a − model b, per token.
+
+        Raises ValueError where the level lies outside (0, 1).
+        """
+        _check_level(level)
+        estimate = float(self._means[a] - self._means[b])
+        if self.n < 2:
+            return Interval(estimate, math.nan, math.nan, self.n, level)
+        ends = np.quantile(self._drawn[:, a] - self._drawn[:, b], [(1 - level) / 2, (1 + level) / 2])
+        return Interval(estimate, float(ends[0]), float(ends[1]), self.n, level)
 
 
 def verdict(difference: Interval, *, unit: str, seeds: int, better: str, worse: str) -> str:
@@ -181,10 +182,10 @@ def _student(estimate: float, error: float, degrees: float, n: int, level: float
     return Interval(estimate, estimate - margin, estimate + margin, n, level)
 
 
-def _means(rng: np.random.Generator, difference: Array, tokens: Array, size: int) -> Array:
-    """Nats per token of `size` resamples, (size,)."""
-    windows = rng.integers(0, len(tokens), (size, len(tokens)))
-    return difference[windows].sum(axis=1) / tokens[windows].sum(axis=1)
+def _times_drawn(rng: np.random.Generator, n: int, size: int) -> Array:
+    """How often each of n windows is drawn in each of `size` resamples, (size, n)."""
+    windows = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
+    return np.bincount(windows.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
 
 
 def _portions(total: int, most: int) -> list[int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lmx.report.facts import differing
-from lmx.report.standings import BITS, LOSS, Arm, Digest, seed_of
+from lmx.report.standings import BITS, LOSS, Arm, Digest, has_begun, seed_of
 from lmx.runs import JobState, Run, read_digest, read_study_record, states
 
 READERS = 4  # runs that are read at the same time
@@ -37,6 +37,11 @@ class Comparison:
         """All runs that count."""
         return [run for arm in self.arms for run in arm.runs]
 
+    @property
+    def has_baseline(self) -> bool:
+        """Whether the baseline has a run that counts."""
+        return any(arm.name == self.baseline for arm in self.arms)
+
 
 def of_study(folder: Path) -> Comparison:
     """Read the study in `folder`: its completed jobs count, the others are told of.
@@ -52,17 +57,17 @@ def of_study(folder: Path) -> Comparison:
     for state in jobs:
         if state.status == "completed" and state.run is not None:
             digest = digests[state.run]
-            if _evaluated(digest):
+            if has_begun(digest, LOSS):
                 runs[state.job.arm].append(digest)
             else:
-                left_out.append(f"{state.job.place}: no evaluation was recorded.")
+                left_out.append(f"{state.job.place}: {_why_not(digest)}.")
         if state.others:
             names = ", ".join(path.name for path in state.others)
             left_out.append(
                 f"{state.job.place}: {names} left out, runs of the same or another configuration."
             )
     arms = [Arm(name, tuple(found)) for name, found in runs.items() if found]
-    metric = record.metric if all(_has(run, record.metric) for arm in arms for run in arm.runs) else LOSS
+    metric = record.metric if all(has_begun(run, record.metric) for arm in arms for run in arm.runs) else LOSS
     return Comparison(
         record.name,
         record.question,
@@ -85,8 +90,8 @@ def of_runs(folders: Sequence[Path]) -> Comparison:
     for run in kept:
         if run.run.status == "failed":
             left_out.append(f"{run.path}: failed ({run.run.reason or 'no reason recorded'}).")
-        elif not _evaluated(run):
-            left_out.append(f"{run.path}: no evaluation was recorded.")
+        elif not has_begun(run, LOSS):
+            left_out.append(f"{run.path}: {_why_not(run)}.")
         else:
             counted.append(run)
     arms = _gathered(counted)
@@ -95,7 +100,7 @@ def of_runs(folders: Sequence[Path]) -> Comparison:
         title=f"{len(folders)} runs compared",
         question="",
         baseline=arms[0].name if arms else "",
-        metric=BITS if all(_has(run, BITS) for run in counted) else LOSS,
+        metric=BITS if all(has_begun(run, BITS) for run in counted) else LOSS,
         arms=arms,
         overrides={},
         jobs=[],
@@ -170,9 +175,8 @@ def _plain_names(runs: Sequence[Run]) -> list[str]:
     return ["/".join(words) for words in parts]
 
 
-def _evaluated(run: Digest) -> bool:
-    return any(line.get(LOSS) is not None for line in run.run.of_kind("val"))
-
-
-def _has(run: Digest, metric: str) -> bool:
-    return any(line.get(metric) is not None for line in run.run.of_kind("val"))
+def _why_not(run: Digest) -> str:
+    """Why a run does not count that is not failed."""
+    if any(line.get(LOSS) is not None for line in run.run.of_kind("val")):
+        return "no evaluation after step 0 with a finite loss"
+    return "no evaluation was recorded"

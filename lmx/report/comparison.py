@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lmx.audit import Finding, audit_comparison, audit_run
-from lmx.audit.finding import by_severity
 from lmx.report.arms import Comparison, of_runs, of_study
+from lmx.report.differences import differences
 from lmx.report.drawing import save_drawings
 from lmx.report.exports import research_data, write_metrics, write_samples
 from lmx.report.html import write_page
 from lmx.report.scaling import scaling_section
-from lmx.report.standings import BUDGETS, Arm, Standing, differences, seed_of, standings
+from lmx.report.standings import BUDGETS, Standing, seed_of, standings
+from lmx.report.study_audit import audited
 from lmx.report.study_page import Results, page, picture
 from lmx.report.study_plots import plot_study
-from lmx.runs import Run, read_run, write_atomic, write_json
+from lmx.runs import Run, write_atomic, write_json
 
 
 def render_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
@@ -44,7 +43,7 @@ def _render(comparison: Comparison, out: Path) -> Path:
     if budget is not None:
         results.plots = plot_study(comparison, order, budget, out / "plots")
         results.scaling = _scaling(comparison, out)
-    data = research_data(comparison, results.places, results.differences, results.findings)
+    data = research_data(comparison, results.places, results.differences, results.audit.findings)
     write_json(out / "research_data.json", data)
     write_metrics(out / "performance_metrics.csv", order, comparison.metric)
     write_samples(out / "text_samples", comparison)
@@ -62,8 +61,8 @@ def _results(comparison: Comparison) -> Results:
     order, amount_of_tokens = places["tokens"]
     found = []
     if amount_of_tokens is not None:
-        found = list(differences(order, comparison.baseline, comparison.metric, amount_of_tokens))
-    return Results(places, found, _findings(comparison, order))
+        found = differences(order, comparison.baseline, comparison.metric, amount_of_tokens)
+    return Results(places, found, audited(comparison, order))
 
 
 def _scaling(comparison: Comparison, out: Path) -> str:
@@ -75,23 +74,6 @@ def _scaling(comparison: Comparison, out: Path) -> str:
     section, drawings = scaling_section(runs, names)
     figures = save_drawings(out / "plots", drawings) if drawings else []
     return "\n\n".join([section.rstrip(), *(picture(path, text, out) for path, text in figures)])
-
-
-def _findings(comparison: Comparison, order: Sequence[Standing]) -> list[Finding]:
-    """Question the comparison, and of its runs the first of the best and of the baseline."""
-    runs = [_named(run.run, arm) for arm in comparison.arms for run in arm.runs]
-    found = audit_comparison(runs) if len(runs) > 1 else []
-    arms = [place.arm for place in order if place.rank == 1 or place.arm.name == comparison.baseline]
-    for arm in arms:
-        known = {finding.code for finding in found}
-        whole = _named(read_run(arm.runs[0].path), arm)
-        found += [finding for finding in audit_run(whole) if finding.code not in known]
-    return by_severity(found)
-
-
-def _named(run: Run, arm: Arm) -> Run:
-    """The run under its configuration's name, so that the audit calls it as the report does."""
-    return dataclasses.replace(run, identity={**run.identity, "name": arm.name})
 
 
 def _hardware(run: Run) -> tuple[Any, ...]:

@@ -15,8 +15,9 @@ import numpy as np
 
 from lmx.measure import distinct_n, lower_is_better
 from lmx.report.arms import Comparison
+from lmx.report.differences import Difference, real_by_chance
 from lmx.report.facts import facts
-from lmx.report.standings import BITS, LOSS, UNITS, Arm, Difference, Digest, Standing, seed_of
+from lmx.report.standings import BITS, LOSS, UNITS, Arm, Digest, Standing, seed_of
 from lmx.runs import write_atomic
 
 CONVERGED = 0.01  # improvement of the best evaluation over the last fifth of the steps, as a share
@@ -29,6 +30,9 @@ DEFINITIONS = {
     "convergence.converged": "the best evaluation improved by under 1 % over the last fifth of the steps",
     "efficiency.avg_step_time": "seconds, mean over all steps; evaluations, saving and start-up apart",
     "efficiency.step_time_std": "seconds, standard deviation of the means between two log lines",
+    "differences": "every two configurations, `configuration` − `minus`: first against the baseline, then "
+    "against the best, and so on down the ranking",
+    "differences_real_by_chance": "how many of their intervals would leave zero out by chance alone",
     "means": "each figure of a configuration is the mean over its runs; converged: whether all of them have",
 }
 _EVALUATION = {
@@ -195,6 +199,7 @@ def research_data(
             }
             for item in found
         ],
+        "differences_real_by_chance": real_by_chance(found),
         "jobs": [
             {
                 "configuration": state.job.arm,

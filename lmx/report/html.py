@@ -26,6 +26,7 @@ STYLE = """
 html { -webkit-text-size-adjust: 100%; }
 body {
   margin: 0; background: var(--paper); color: var(--ink);
+  overflow-wrap: break-word;
   font: 16px/1.6 "Source Serif 4", "Source Serif Pro", Charter, "Iowan Old Style", Georgia, serif;
 }
 main { max-width: 68rem; margin: 0 auto; padding: 3.5rem 1.5rem 5rem; }
@@ -44,12 +45,12 @@ blockquote { margin: 0 0 1.3rem; padding: 0; color: var(--soft); font-size: 1.12
 blockquote p { margin: 0; }
 a { color: var(--accent); text-decoration-thickness: 1px; text-underline-offset: 2px; }
 nav { margin: 1.6rem 0 0; font-size: 0.86rem; line-height: 1.9; color: var(--soft); max-width: none; }
-nav a { margin-right: 1.1rem; text-decoration: none; white-space: nowrap; }
+nav a { margin-right: 1.1rem; text-decoration: none; display: inline-block; max-width: 100%; }
 nav a:hover { text-decoration: underline; }
 .table { overflow-x: auto; margin: 0.4rem 0 1.5rem; max-width: none; }
 table { border-collapse: collapse; font-size: 0.86rem; line-height: 1.45; }
-th { text-align: left; color: var(--soft); font-weight: 600; white-space: nowrap; vertical-align: bottom; }
 th, td { padding: 0.38rem 0.9rem 0.38rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th { text-align: left; color: var(--soft); font-weight: 600; vertical-align: bottom; }
 th:last-child, td:last-child { padding-right: 0; }
 td { font-variant-numeric: tabular-nums; }
 td[style*="right"] { white-space: nowrap; }
@@ -115,8 +116,14 @@ def to_html(text: str) -> str:
 
 
 def _with_tables(body: str) -> str:
-    """Let a wide table scroll by itself instead of widening the page."""
+    """Let a wide table scroll by itself instead of widening the page, and a long name break at its commas."""
+    body = re.sub(r"<t[dh]\b.*?</t[dh]>", _breakable, body)
     return body.replace("<table>", '<div class="table"><table>').replace("</table>", "</table></div>")
+
+
+def _breakable(cell: re.Match[str]) -> str:
+    """A cell whose text, and not its links' targets, may break after a comma that stands in no number."""
+    return re.sub(r"(?<=>)[^<]+", lambda text: re.sub(r",(?=[^\s\d])", ",<wbr>", text[0]), cell[0])
 
 
 def _with_figures(body: str, folder: Path) -> str:

@@ -1,20 +1,18 @@
-"""Who is ahead at an equal budget, and what the differences are worth."""
+"""Who is ahead at an equal budget."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lmx.measure import lower_is_better
-from lmx.measure.statistics import Interval, difference_interval, mean_interval, paired_bootstrap, verdict
-from lmx.runs import Digest, read_windows
+from lmx.measure.statistics import Interval, mean_interval
+from lmx.runs import Digest
 
 BUDGETS = {"tokens": "tokens", "flops": "FLOPs", "seconds": "training time"}
 BITS, LOSS = "val/bits_per_byte", "val/loss"
-SLACK = 0.01  # relative: packing by document gives the steps of another seed slightly more or fewer tokens
 UNITS = {BITS: "bits/byte", LOSS: "nats/token"}
 
 
@@ -47,20 +45,13 @@ class Standing:
     rank: int
     best: Interval  # over seeds
     end: Interval
-    by_seed: dict[int, float] = field(default_factory=dict)  # seed → best; empty where seeds repeat
+    values: tuple[float, ...]  # the best of each run, which `best` is the mean of
 
-
-@dataclass(frozen=True)
-class Difference:
-    """One arm against another, `a` − `b`, in the unit of the metric."""
-
-    a: str
-    b: str
-    over_seeds: Interval
-    over_windows: Interval | None  # None where the windows do not tell; `why` says it
-    why: str
-    words: str
-    outcome: str  # the same without names, for a table that has them
+    @property
+    def by_seed(self) -> dict[int, float]:
+        """Seed → best; empty where seeds repeat."""
+        found = dict(zip(self.arm.seeds, self.values, strict=True))
+        return found if len(found) == len(self.values) else {}
 
 
 def seed_of(run: Digest) -> int:
@@ -77,6 +68,12 @@ def curve(run: Digest, metric: str, budget: str) -> tuple[np.ndarray, np.ndarray
     )
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
     return pairs[:, 0], pairs[:, 1]
+
+
+def has_begun(run: Digest, metric: str) -> bool:
+    """Whether there is a finite evaluation after step 0: without one a run says nothing about training."""
+    spent, _ = curve(run, metric, "tokens")
+    return bool(len(spent) and spent[-1] > 0)
 
 
 def common_budget(runs: Sequence[Digest], metric: str, budget: str) -> float | None:
@@ -112,94 +109,9 @@ def standings(
     found = []
     for arm in arms:
         reached = [within(run, metric, budget, amount) for run in arm.runs]
-        by_seed = dict(zip(arm.seeds, [r.best for r in reached], strict=True))
-        best, end = (mean_interval([getattr(r, name) for r in reached]) for name in ("best", "end"))
-        found.append(Standing(arm, 0, best, end, by_seed if len(by_seed) == len(arm.runs) else {}))
+        values = tuple(item.best for item in reached)
+        end = mean_interval([item.end for item in reached])
+        found.append(Standing(arm, 0, mean_interval(values), end, values))
     sign = 1 if lower_is_better(metric) else -1
     found.sort(key=lambda standing: sign * standing.best.estimate)
     return [replace(place, rank=rank) for rank, place in enumerate(found, start=1)], amount
-
-
-def differences(
-    places: Sequence[Standing], baseline: str, metric: str, amount: float
-) -> Iterator[Difference]:
-    """Yield each arm against the baseline, in the order of the standings."""
-    base = next((place for place in places if place.arm.name == baseline), None)
-    for place in places if base is not None else ():
-        if place is not base:
-            assert base is not None
-            yield difference(place, base, metric, amount)
-
-
-def difference(a: Standing, b: Standing, metric: str, amount: float) -> Difference:
-    """Compare two arms over their seeds, paired where both have the same, and over evaluation windows."""
-    over_seeds = difference_interval(
-        a.by_seed or _values(a, metric, amount), b.by_seed or _values(b, metric, amount)
-    )
-    over_windows, why = _over_windows(a.arm, b.arm, metric, amount)
-    telling = over_seeds if over_seeds.known or over_windows is None else over_windows
-    ahead = (telling.estimate < 0) == lower_is_better(metric)
-    better, worse = (a, b) if ahead else (b, a)
-    words = verdict(
-        telling,
-        unit=UNITS.get(metric, metric),
-        seeds=over_seeds.n,
-        better=better.arm.name,
-        worse=worse.arm.name,
-    )
-    outcome = _outcome(telling, "better" if ahead else "worse", over_seeds.known)
-    return Difference(a.arm.name, b.arm.name, over_seeds, over_windows, why, words, outcome)
-
-
-def _outcome(telling: Interval, side: str, several: bool) -> str:
-    if not telling.known:
-        return "not known at one seed"
-    if not telling.excludes_zero:
-        return "no difference shown"
-    return side if several else f"{side} on this text; one seed"
-
-
-def _values(place: Standing, metric: str, amount: float) -> list[float]:
-    return [within(run, metric, "tokens", amount).best for run in place.arm.runs]
-
-
-def _over_windows(a: Arm, b: Arm, metric: str, amount: float) -> tuple[Interval | None, str]:
-    """Bootstrap the difference over the windows of the validation split, each arm's mean over its seeds."""
-    if metric not in UNITS:
-        return None, "windows have a loss alone"
-    losses: list[np.ndarray] = []
-    tokens: np.ndarray | None = None
-    scale: float | None = None
-    for arm in (a, b):
-        rows = []
-        for run in arm.runs:
-            record = read_windows(run.run.folder.windows / "best.npz")
-            if record is None:
-                return None, "no record of single windows"
-            if _tokens_at(run, record.step) > amount * (1 + SLACK):
-                return None, "the best evaluation lies beyond the budget"
-            if tokens is not None and not np.array_equal(tokens, record.tokens):
-                return None, "different windows"
-            tokens = record.tokens
-            rows.append(record.loss)
-            scale = _per_nat(run, metric) if scale is None else scale
-        losses.append(np.mean(rows, axis=0))
-    if tokens is None or scale is None:
-        return None, "no record of single windows"
-    found = paired_bootstrap(losses[0], losses[1], tokens)
-    return Interval(found.estimate * scale, found.low * scale, found.high * scale, found.n, found.level), ""
-
-
-def _tokens_at(run: Digest, step: int) -> float:
-    """Tokens trained on at an evaluation; infinite where there is none at `step`."""
-    return next((line["tokens"] for line in run.run.of_kind("val") if line["step"] == step), math.inf)
-
-
-def _per_nat(run: Digest, metric: str) -> float | None:
-    """The metric's units in a nat per token: 1, or what makes bits per byte of this split and tokenizer."""
-    if metric == LOSS:
-        return 1.0
-    for line in reversed(run.run.of_kind("val")):
-        if line.get(LOSS) and line.get(BITS):
-            return float(line[BITS] / line[LOSS])
-    return None

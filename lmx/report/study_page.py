@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lmx.audit import Finding, findings_markdown
+from lmx.audit import findings_markdown
 from lmx.measure import lower_is_better
 from lmx.measure.statistics import Interval
 from lmx.report.arms import Comparison
+from lmx.report.differences import Difference, real_by_chance
 from lmx.report.exports import arm_figures, last_samples
 from lmx.report.facts import differing, facts
-from lmx.report.standings import BITS, LOSS, UNITS, Arm, Difference, Standing, difference, seed_of
+from lmx.report.standings import BITS, LOSS, UNITS, Arm, Standing, seed_of
+from lmx.report.study_audit import Audit
 from lmx.report.study_sources import sources
 from lmx.report.text import MISSING, amount, code_block, duration, markdown_table, show
 
@@ -24,6 +26,7 @@ _PLACED = (
     "efficiency_analysis",
 )  # figures with a place of their own
 FEW_ARMS = 6  # beyond which a table has a row for each, not a column
+LEVEL = "95\u00a0%"  # one word, also in a narrow column
 STATUSES = ("completed", "running", "interrupted", "failed", "missing")
 METHOD = (
     "Each run counts with its best evaluation within the largest {budget} that every run reached{amount}; "
@@ -37,8 +40,8 @@ class Results:
     """What was worked out of a comparison, once, for all of its files."""
 
     places: dict[str, tuple[list[Standing], float | None]]  # budget → standings and the budget
-    differences: list[Difference] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    differences: list[Difference]
+    audit: Audit
     plots: list[tuple[Path, str]] = field(default_factory=list)
     scaling: str = ""
 
@@ -58,7 +61,7 @@ def page(comparison: Comparison, results: Results, out: Path) -> str:
         parts.append(f"Every job with {', '.join(f'`{line}`' for line in changed)}.")
     parts += [*_answer(comparison, results), *_ranking(comparison, results)]
     parts += [plots[name] for name in _PLACED[:1] if name in plots]
-    parts += [*_differences(comparison, results), *_findings(results)]
+    parts += [*_differences(comparison, results), *_findings(comparison, results)]
     if plots:
         parts += ["## Curves", *(plots[name] for name in plots if name not in _PLACED)]
     parts += [*_figures(results), *(plots[name] for name in _PLACED[1:] if name in plots)]
@@ -88,6 +91,9 @@ def _answer(comparison: Comparison, results: Results) -> Iterator[str]:
             yield f"**{best.arm.name} did best: {value}{_of_seeds(best.best)}.** {_lead(comparison, results)}"
         else:
             yield f"**{best.arm.name}: {value}{_of_seeds(best.best)}.**"
+        if not comparison.has_baseline:
+            instead = ": the best is compared with the next instead" if len(order) > 1 else ""
+            yield f"The baseline, {comparison.baseline}, has no run that counts{instead}."
     if comparison.jobs:
         counts = Counter(state.status for state in comparison.jobs)
         done = f"{counts['completed']} of {len(comparison.jobs)} jobs are completed"
@@ -96,13 +102,10 @@ def _answer(comparison: Comparison, results: Results) -> Iterator[str]:
 
 
 def _lead(comparison: Comparison, results: Results) -> str:
-    """The verdict on the best: against the baseline, or against the next where it is the baseline itself."""
-    order = results.order
-    if order[0].arm.name != comparison.baseline:
-        return next((item.words for item in results.differences if item.a == order[0].arm.name), "")
-    within = results.places["tokens"][1]
-    assert within is not None
-    return difference(order[0], order[1], comparison.metric, within).words
+    """The verdict on the best: against the baseline, or against the next where there is no other baseline."""
+    best, second = (place.arm.name for place in results.order[:2])
+    rival = comparison.baseline if comparison.has_baseline and best != comparison.baseline else second
+    return next(item.words for item in results.differences if {item.a, item.b} == {best, rival})
 
 
 def _of_seeds(interval: Interval) -> str:
@@ -161,49 +164,58 @@ def _better(comparison: Comparison) -> str:
 
 
 def _differences(comparison: Comparison, results: Results) -> Iterator[str]:
+    """Each configuration against the baseline; where that is not the best, the others against the best."""
     if not results.differences:
         return
-    unit = _unit(comparison)
-    rows = []
-    for item in results.differences:
-        over_windows = item.over_windows
-        rows.append(
-            [
-                item.a,
-                item.outcome,
-                f"{item.over_seeds.estimate:+.4f}",
-                _ends(item.over_seeds, "+.4f"),
-                MISSING if over_windows is None else f"{over_windows.estimate:+.4f}",
-                MISSING if over_windows is None else _ends(over_windows, "+.4f"),
-            ]
-        )
-    yield f"## Against the baseline, {comparison.baseline}"
-    headers = ["Configuration", "What this shows", f"{unit} over seeds", "95 %", "over windows", "95 %"]
-    yield markdown_table(headers, rows, left=2)
-    count = len(rows)
-    more = (
-        f" With {count} differences at 95 % each, {0.05 * count:.2g} would seem real by chance alone."
-        if count > 1
-        else ""
-    )
-    whys = sorted({item.why for item in results.differences if item.why})
-    if whys:
-        more = f"{more} Where nothing stands under windows: {'; '.join(whys)}."
-    yield (
+    unit, best, shown = _unit(comparison), results.order[0].arm.name, []
+    headers = ["Configuration", "What this shows", f"{unit} over seeds", LEVEL, "over windows", LEVEL]
+    for name in dict.fromkeys((comparison.baseline, best)):
+        found = [item for item in results.differences if item.b == name]
+        if found:
+            yield f"## Against the {'baseline' if name == comparison.baseline else 'best'}, {name}"
+            yield markdown_table(headers, [_difference_row(item) for item in found], left=2)
+            shown += found
+    yield _difference_notes(results.differences, shown, flattered=shown[-1].b != comparison.baseline)
+
+
+def _difference_row(item: Difference) -> list[str]:
+    over_windows = item.over_windows
+    return [
+        item.a,
+        item.outcome,
+        f"{item.over_seeds.estimate:+.4f}",
+        _ends(item.over_seeds, "+.4f"),
+        MISSING if over_windows is None else f"{over_windows.estimate:+.4f}",
+        MISSING if over_windows is None else _ends(over_windows, "+.4f"),
+    ]
+
+
+def _difference_notes(found: Sequence[Difference], shown: Sequence[Difference], flattered: bool) -> str:
+    notes = [
         "Over seeds: paired by seed where both sides have the same (Student), else Welch; how far another "
         "training run may differ. Over windows: a paired bootstrap over the windows of the validation text, "
-        f"each run at its best evaluation; how far another text may.{more}"
-    )
+        "each run at its best evaluation; how far another text may."
+    ]
+    if len(shown) > 1 and real_by_chance(shown):
+        count = f"With {len(shown)} differences at 95 % each"
+        notes.append(f"{count}, {real_by_chance(shown):.2g} would seem real by chance alone.")
+    if flattered:
+        notes.append("The best was found by these same figures, so its lead over the others is flattered.")
+    if len(found) > len(shown):
+        chance = f"of which {real_by_chance(found):.2g} would seem real by chance"
+        notes.append(f"`research_data.json` has all {len(found)} pairs, {chance}.")
+    if whys := sorted({item.why for item in shown if item.why}):
+        notes.append(f"Where nothing stands under windows: {'; '.join(whys)}.")
+    return " ".join(notes)
 
 
-def _findings(results: Results) -> Iterator[str]:
+def _findings(comparison: Comparison, results: Results) -> Iterator[str]:
     yield "## Before believing it"
-    yield findings_markdown(results.findings)
+    yield findings_markdown(results.audit.findings)
     if results.order:
-        yield (
-            "The audit questions the comparison, and of its runs the first of the best configuration and of "
-            "the baseline; what it finds in any other stands in that run's own report."
-        )
+        others = len(comparison.runs) - results.audit.whole
+        short = f", {others} of them without their training records, which `python -m lmx.audit RUN` reads"
+        yield f"The audit questions the comparison, and each of its runs{short if others else ''}."
 
 
 # ---- what each is, and did

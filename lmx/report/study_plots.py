@@ -168,7 +168,7 @@ def _training(comparison: Comparison, looks: dict[str, Look]) -> Figure | None:
 
 
 def _convergence(comparison: Comparison, places: Sequence[Standing], looks: dict[str, Look]) -> Figure | None:
-    """Left: train loss, first to last tenth. Right: what each needs to reach the baseline's best."""
+    """Left: train loss, first to last tenth. Right: what each needs to reach the best of one of them."""
     figure = new_figure(11.5, 1.5 + 0.34 * len(places))
     left, right = figure.subplots(1, 2, sharey=True)
     ends: list[float] = []
@@ -195,7 +195,9 @@ def _convergence(comparison: Comparison, places: Sequence[Standing], looks: dict
 
 
 def _reach(axes: Axes, comparison: Comparison, places: Sequence[Standing], looks: dict[str, Look]) -> None:
+    """The level to reach is the baseline's; without one, that of the last, which all others were ahead of."""
     base = next((place for place in places if place.arm.name == comparison.baseline), places[-1])
+    whose = "the baseline" if comparison.has_baseline else "the last"
     lower = lower_is_better(comparison.metric)
     means = {
         place.arm.name: _mean_curve([curve(run, comparison.metric, "tokens") for run in place.arm.runs])
@@ -216,7 +218,7 @@ def _reach(axes: Axes, comparison: Comparison, places: Sequence[Standing], looks
 
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_title(f"Tokens to reach {target:.4f}, the best of the baseline")
+    axes.set_title(f"Tokens to reach {target:.4f}, {whose}'s best")
     axes.set_xlabel("tokens trained on, by the mean curve over seeds")
 
 

@@ -26,10 +26,14 @@ def comparison_table(out: Path) -> str:
             _ranking(ranking),
             "",
         ]
-    lines += [_wrapped(f"- {item['verdict']}") for item in data["differences"][:SHOWN]]
+    if ranking and data["baseline"] not in data["configurations"]:
+        lines.append(_wrapped(f"- the baseline, {data['baseline']}, has no run that counts"))
+    references = (data["baseline"], *(item["configuration"] for item in ranking[:1]))
+    told = [item["verdict"] for item in data["differences"] if item["minus"] in references]
+    lines += [_wrapped(f"- {verdict}") for verdict in told[:SHOWN]]
     grave = [item for item in data["findings"] if item["severity"] != "note"]
     lines += [_wrapped(f"- {item['severity']}, {item['code']}: {item['seen']}") for item in grave[:SHOWN]]
-    more = max(0, len(data["differences"]) - SHOWN) + max(0, len(grave) - SHOWN)
+    more = max(0, len(told) - SHOWN) + max(0, len(grave) - SHOWN)
     lines += [f"- {more} more in the report"] if more else []
     lines += [_wrapped(f"- left out: {text}") for text in data["left_out"][:SHOWN]]
     return "\n".join(lines).rstrip()

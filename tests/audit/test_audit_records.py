@@ -117,6 +117,37 @@ def test_what_follows_from_one_choice_is_one_setting(bench: Bench) -> None:
     assert [plain.differs(other) for other in others] == [["optimizer"], ["model size"], ["feed-forward"]]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("train.eval_windows", 64, True),
+        ("train.eval_mean", "batches", True),
+        ("data.held_out_batch", 8, True),
+        ("data.mask_padding", False, False),  # no padding in a stream
+    ],
+)
+def test_arms_that_evaluate_differently_are_told_of(
+    bench: Bench, key: str, value: object, found: bool
+) -> None:
+    findings = audit_comparison([put(bench.run(), key, value), bench.run()])
+    seen = [finding.seen for finding in findings if finding.code == "different-validation"]
+    assert [text.startswith(f"{key} differs: ") for text in seen] == [True] * found
+    padded = [put(bench.run(), "data.packing", "documents") for _ in range(2)]
+    findings = audit_comparison([put(padded[0], key, value), padded[1]])
+    assert "different-validation" in {finding.code for finding in findings}
+
+
+def test_results_that_agree_in_many_runs_are_one_finding(bench: Bench) -> None:
+    runs = [put(bench.run(), "seed", seed) for seed in (1, 2, 3)]
+    runs.append(put(bench.run(), "optimizer.lr", 0.5))
+    found = [finding for finding in audit_comparison(runs) if finding.code == "identical-results"]
+    assert len(found) == 2, "one by the seed, one by the rate"
+    assert found[0].seen.startswith("two runs of ")
+    twice = audit_comparison([*runs, put(bench.run(), "optimizer.lr", 0.25)])
+    (rates,) = (finding.seen for finding in twice if "differ in optimizer.lr" in finding.seen)
+    assert rates.endswith("; so do lr=0.25 and lr=0.003")
+
+
 def test_an_objective_counts_where_it_has_an_effect(bench: Bench) -> None:
     def mixed(alpha: float, temperature: float) -> Run:
         run = put(put(bench.run(), "objective.kind", "cosine_mix"), "objective.alpha", alpha)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lmx.measure.statistics import (
     Interval,
+    WindowBootstrap,
     difference_interval,
     mean_interval,
-    paired_bootstrap,
     t_quantile,
     verdict,
 )
+
+
+def paired_bootstrap(a: Any, b: Any, tokens: Any, **options: int) -> Interval:
+    return WindowBootstrap([a, b], tokens, **options).difference(0, 1)
 
 
 @pytest.mark.parametrize("degrees", [1.0, 1.3, 2.0, 4.7, 30.0, 1e5])
@@ -148,7 +153,19 @@ def test_bootstrap_is_paired_seeded_and_antisymmetric(monkeypatch: pytest.Monkey
     padded = [np.insert(values, 7, value) for values, value in ((a, 9.0), (b, 1.0), (tokens, 0))]
     assert paired_bootstrap(*padded) == forward
     monkeypatch.setattr("lmx.measure.statistics.DRAWN_AT_ONCE", 1000)
-    assert paired_bootstrap(a, b, tokens) == forward
+    portions = paired_bootstrap(a, b, tokens)
+    assert (portions.low, portions.high) == (pytest.approx(forward.low), pytest.approx(forward.high))
+
+
+def test_a_bootstrap_of_several_models_is_that_of_each_two() -> None:
+    rng = np.random.default_rng(2)
+    tokens = rng.integers(1, 256, 90)
+    losses = rng.normal(3, 1, (4, 90)) * tokens
+    together = WindowBootstrap(losses, tokens)
+    for a, b in ((0, 3), (2, 1)):
+        found, alone = together.difference(a, b), paired_bootstrap(losses[a], losses[b], tokens)
+        assert (found.low, found.high) == (pytest.approx(alone.low), pytest.approx(alone.high))
+        assert found.estimate == pytest.approx(alone.estimate)
 
 
 def test_bad_samples_are_refused() -> None:
@@ -158,8 +175,8 @@ def test_bad_samples_are_refused() -> None:
         difference_interval([1.0], [])
     with pytest.raises(ValueError, match="level: got 95, allowed: 0 < level < 1"):
         mean_interval([1.0, 2.0], level=95)
-    with pytest.raises(ValueError, match=r"windows: got shapes \(2,\), \(3,\), \(2,\)"):
-        paired_bootstrap([1, 2], [1, 2, 3], [1, 1])
+    with pytest.raises(ValueError, match=r"windows: got shapes \(2, 2\) and \(3,\)"):
+        paired_bootstrap([1, 2], [1, 2], [1, 1, 1])
     with pytest.raises(ValueError, match="windows: none of them has tokens"):
         paired_bootstrap([1, 2], [1, 2], [0, 0])
 

@@ -14,7 +14,7 @@ import pytest
 
 from lmx.config.compose import compose
 from lmx.config.validate import to_dict
-from lmx.runs import MetricsLog, RunFolder, config_fingerprint
+from lmx.runs import JobRecord, MetricsLog, RunFolder, StudyRecord, config_fingerprint, write_study
 
 STEPS_PER_EPOCH = 300
 TOKENS_PER_STEP = 8192
@@ -68,6 +68,22 @@ def write_run(
             samples.append({"step": step, "prompt": "Once upon a time", "text": text, "seed": 0})
     if status is not None:
         folder.set_status(status, reason, step=steps)
+    return folder
+
+
+def write_a_study(
+    folder: Path, arms: dict[str, dict[str, Any]], seeds: tuple[int, ...] = (1, 2), **options: Any
+) -> Path:
+    """Write a study's folder: arm → options of its runs, the first arm the baseline; `rate` is its own."""
+    record = StudyRecord("rates", "Which rate?", next(iter(arms)), "val/bits_per_byte", {}, "none")
+    for place, (arm, given) in enumerate(arms.items()):
+        record.arms[arm] = [f"optimizer.lr={place + 1}e-3"]
+        for seed in seeds:
+            words = (*record.arms[arm], f"seed={seed}", f"name=seed{seed}")
+            chosen = {"level": 1.1 + place / 20 + seed / 1000, "noise": seed, **options, **given}
+            run = write_run(folder / arm, words, **chosen)
+            record.jobs.append(JobRecord(arm, seed, run.read_identity()["config_fingerprint"], 0))
+    write_study(folder, record)
     return folder
 
 
@@ -145,3 +161,9 @@ def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., R
     state = {"commit": "0123456789abcdef", "dirty": True}
     monkeypatch.setattr("lmx.runs.identity.git_state", lambda: state)  # asking git takes longer than the rest
     return lambda *arguments, **options: write_run(tmp_path / "outputs", *arguments, **options)
+
+
+@pytest.fixture
+def make_study(tmp_path: Path, make_run: Callable[..., RunFolder]) -> Callable[..., Path]:
+    """Write a synthetic study below `tmp_path`; the arguments are those of `write_a_study`."""
+    return lambda *arguments, **options: write_a_study(tmp_path / "rates", *arguments, **options)

@@ -90,7 +90,7 @@ def test_every_file_is_there_and_says_the_same(rendered: Path) -> None:
 class Checker(HTMLParser):
     """Notes what a page would fetch or run, and whether its elements are closed in order."""
 
-    VOID = ("meta", "img", "br", "hr", "link")
+    VOID = ("meta", "img", "br", "hr", "link", "wbr")
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,6 +140,15 @@ def test_raw_html_in_a_report_is_text(tmp_path: Path) -> None:
     assert "&lt;b onclick=x&gt;" in page
     assert "<p>gone (plots/no.png)</p>" in page
     assert "<p>out (../secret.txt)</p>" in page
+
+
+def test_a_name_in_a_table_breaks_at_its_commas_and_a_link_stays_whole(tmp_path: Path) -> None:
+    report = tmp_path / "report.md"
+    report.write_text("| a,b |\n| :-- |\n| [c,d 1,000](../lr,wd/report.md) |\n\ne,f\n")
+    page = write_page(report).read_text()
+    assert ">a,<wbr>b<" in page
+    assert '<a href="../lr,wd/report.md">c,<wbr>d 1,000</a>' in page
+    assert "<p>e,f</p>" in page
 
 
 def test_markdown_becomes_html() -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lmx.measure.statistics import difference_interval, mean_interval, paired_bootstrap
+from lmx.measure.statistics import WindowBootstrap, difference_interval, mean_interval
+from lmx.report.differences import Difference, differences
 from lmx.report.exports import arm_figures, best_evaluation, converged, phase_losses, run_figures
-from lmx.report.standings import Arm, common_budget, curve, difference, differences, standings, within
+from lmx.report.standings import Arm, common_budget, curve, standings, within
 from lmx.report.study_plots import spent_to_reach
 from lmx.runs import Digest, MetricsLog, RunFolder, read_digest, write_windows
 
@@ -41,6 +42,18 @@ def made(tmp_path: Path) -> MakeDigest:
         return read_digest(folder.path)
 
     return make
+
+
+def compared(*arms: Arm, baseline: str = "b") -> list[Difference]:
+    places, amount = standings(arms, BITS)
+    assert amount is not None
+    return differences(places, baseline, BITS, amount)
+
+
+def between(*arms: Arm) -> Difference:
+    """Arm a against arm b."""
+    (found,) = compared(*arms)
+    return found
 
 
 def test_the_largest_common_budget_is_the_shortest_run_s(made: MakeDigest) -> None:
@@ -99,13 +112,11 @@ def test_a_difference_is_paired_by_seed_and_over_windows(made: MakeDigest) -> No
         Arm(name, tuple(made({0: 3, 100: level[name][n]}, n, windows=windows[name][n]) for n in (0, 1)))
         for name in "ab"
     ]
-    places, amount = standings(arms, BITS)
-    assert amount is not None
-    found = difference(places[0], places[1], BITS, amount)
+    found = between(*arms)
     assert (found.a, found.b, found.why) == ("a", "b", "")
     assert found.over_seeds == difference_interval({0: 1.0, 1: 1.2}, {0: 1.1, 1: 1.25})
     means = [np.mean(windows[name], axis=0) for name in "ab"]
-    nats = paired_bootstrap(*means, [10, 10, 10])
+    nats = WindowBootstrap(means, [10, 10, 10]).difference(0, 1)
     assert found.over_windows is not None
     assert found.over_windows.estimate == pytest.approx(nats.estimate / 2), "2 nats are a bit per byte here"
     assert found.over_windows.low == pytest.approx(nats.low / 2)
@@ -119,9 +130,7 @@ def test_one_seed_speaks_of_this_text_alone(made: MakeDigest) -> None:
         Arm("b", (made({0: 3, 100: 1.1}, windows=list(base + 1)),)),
         Arm("a", (made({0: 3, 100: 1.0}, windows=list(base)),)),
     ]
-    places, amount = standings(arms, BITS)
-    assert amount is not None
-    (found,) = differences(places, "b", BITS, amount)
+    found = between(*arms)
     assert not found.over_seeds.known
     assert "a is ahead of b by 0.05 bits/byte on this text" in found.words
     assert "at one seed" in found.words
@@ -143,9 +152,7 @@ def test_windows_that_do_not_tell_are_left_out(
         return Arm(name, (made({0: 3, 100: level, **({200: 1} if longer else {})}, windows=windows),))
 
     options: dict[str, Any] = {"windows": [1.0, 2, 3]}
-    places, amount = standings([arm("a", **{**options, **first}), arm("b", **{**options, **second})], BITS)
-    assert amount is not None
-    found = difference(places[0], places[1], BITS, amount)
+    found = between(arm("a", **{**options, **first}), arm("b", **{**options, **second}))
     assert (found.over_windows, found.why) == (None, why)
     assert found.words.startswith("No difference shown at 1 seed")
 
@@ -153,10 +160,8 @@ def test_windows_that_do_not_tell_are_left_out(
 def test_equal_seeds_twice_are_not_paired(made: MakeDigest) -> None:
     twice = Arm("a", (made({0: 3, 100: 1.0}), made({0: 3, 100: 1.1})))
     other = Arm("b", (made({0: 3, 100: 1.3}), made({0: 3, 100: 1.4})))
-    places, amount = standings([twice, other], BITS)
-    assert amount is not None
-    assert places[0].by_seed == {}
-    assert difference(*places, BITS, amount).over_seeds == difference_interval([1.0, 1.1], [1.3, 1.4])
+    assert standings([twice, other], BITS)[0][0].by_seed == {}
+    assert between(twice, other).over_seeds == difference_interval([1.0, 1.1], [1.3, 1.4])
 
 
 def test_family_e_s_figures(made: MakeDigest) -> None:
