@@ -35,6 +35,10 @@ CASES = {
         *("optimizer=muon", "data.packing=documents", "model.attend_within_documents=true"),
         "model.mlp_dropout=0.1",
     ),
+    "early stopping, TensorBoard, BPE": (
+        *("callbacks=early_stopping", "callbacks.early_stopping.patience=2", "logger=tensorboard"),
+        *("+callbacks.early_stopping.min_delta=0.9", "tokenizer=bpe", "tokenizer.vocab_size=300"),
+    ),
     "two processes": (*DROPOUT, "hardware=ddp_cpu", "hardware.micro_batch_size=2"),
 }
 # the function at whose start a phase begins
@@ -44,7 +48,9 @@ PHASES = {
     "checkpoint": ("lmx.training.checkpoints", None, "write_checkpoint"),
     "metrics": ("lmx.runs.metrics", "MetricsLog", "append"),
     "data": ("lmx.training.fit", None, "prepare"),
+    "resume": ("lmx.training.fit", None, "_continue"),
 }
+RESUMING = 0.1  # seconds that it may take; the run left alone does not tell
 
 
 @dataclass
@@ -202,6 +208,8 @@ class Arena:
             phase = self.random.choice(phases)
             if phase == "data" and list(cache.glob("stores/*/manifest.json")):
                 continue  # it is prepared by now
+            if phase == "resume" and not any(map(_described, place.runs())):
+                continue  # there is nothing to resume yet
             if not self._kill(place, phase):
                 break
             done += 1
@@ -220,7 +228,7 @@ class Arena:
         """Start or resume the run and kill it; False where it was complete before."""
         left = max(1, self.pace.counts[phase] // 2)
         number = self.random.randint(1, left)
-        delay = self.random.uniform(0, 1.5 * self.pace.mean(phase))
+        delay = self.random.uniform(0, 1.5 * (self.pace.mean(phase) or RESUMING))
         ours, theirs = self.server.Pipe()
         process = self.server.Process(
             target=victim, args=(self._arguments(place), str(self.log), theirs, phase, number)
@@ -288,7 +296,10 @@ def _no_rank_left(place: Place) -> None:
         time.sleep(0.05)
 
 
+def _described(path: Path) -> bool:
+    """Whether a run is one; where it was killed before that, another is started in its place."""
+    return RunFolder(path).identity.exists()
+
+
 def _completed(path: Path) -> bool:
-    """Whether a run is; one killed before it was described is none, and another was started in its place."""
-    folder = RunFolder(path)
-    return folder.identity.exists() and folder.read_identity()["status"] == "completed"
+    return _described(path) and RunFolder(path).read_identity()["status"] == "completed"
