@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from training_helpers import Place, last, lines, same_end, signal_at
 from lmx.config import RankError
 from lmx.runs import RunFolder, read_windows
 from lmx.training.distributed import RANK_VARIABLES, _Launcher
+from lmx.training.ending import Ending, Signals
+from lmx.training.window import Stopwatch
 
 STEPS = ("train.horizon=16steps", "train.eval_every_steps=8", "optimizer=sgd", "optimizer.lr=0.1")
 # 13 test windows do not divide by two; sentences have rows of unequal tokens
@@ -107,3 +110,18 @@ def test_a_lost_rank_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(RankError, match=r"rank 1 was ended by SIGKILL; go on with python .* resume="):
         launcher.launch(print)
     nothing_left()
+
+
+def test_ranks_agree_on_the_end_of_the_hours_without_their_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = object()
+
+    def all_reduce(value: torch.Tensor, op: object, group: object) -> None:
+        assert group is hosts
+        assert value.device.type == "cpu"
+        value.fill_(1)  # the other rank is late
+
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    ending = Ending(Signals(), 1.0)
+    ending._group = hosts  # type: ignore[assignment]
+    trainer, module = SimpleNamespace(world_size=2), SimpleNamespace(stopwatch=Stopwatch())
+    assert ending._out_of_time(trainer, module)  # type: ignore[arg-type]
