@@ -8,6 +8,7 @@ import logging
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,17 @@ def build_entry(key: str, entry: dict[str, Any], **defaults: Any) -> Any:
 
 def build_callbacks(experiment: Experiment) -> list[pl.Callback]:
     """Build the callbacks of the configuration; an entry set to null is switched off."""
-    return [
-        build_entry(f"callbacks.{name}", entry)
+    built = {
+        name: build_entry(f"callbacks.{name}", entry)
         for name, entry in experiment.callbacks.items()
         if entry is not None
-    ]
+    }
+    keys = Counter(callback.state_key for callback in built.values())
+    for name, callback in built.items():
+        key, cls = callback.state_key, type(callback)
+        if keys[key] > 1:  # a checkpoint keeps states by the name of the class: these need one of their own
+            callback.__class__ = type(cls.__name__, (cls,), {"state_key": f"{key}/{name}"})
+    return list(built.values())
 
 
 def build_loggers(experiment: Experiment, folder: Path) -> list[Logger]:
