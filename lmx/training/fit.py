@@ -171,7 +171,9 @@ def _fit(job: Job, folder: RunFolder, checkpoint: Path | None, render: Render | 
         total = max(total, start + 1)
     data = TokenDataModule(job.experiment, job.corpus, total_steps=total, start_step=start)
     with Signals() as signals:
-        trainer = assemble(job.experiment, job.corpus, folder, job.machine, job.callbacks, signals)
+        trainer = assemble(
+            job.experiment, job.corpus, folder, job.machine, job.callbacks, signals, checkpoint
+        )
         if render is not None:
             trainer.callbacks.append(LiveReport(folder, render))  # type: ignore[attr-defined]
         trainer.fit(job.module, datamodule=data, ckpt_path=checkpoint, weights_only=True)

@@ -113,7 +113,7 @@ def test_an_evaluation_made_again_may_end_the_run(place: Place, monkeypatch: pyt
 def test_callbacks_of_one_class_keep_a_state_each(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = (
         *("callbacks=early_stopping", "train.eval_every_steps=2", "train.horizon=12steps"),
-        "+callbacks.second={_target_: lmx.training.callbacks.EarlyStopping, monitor: val/accuracy, patience: 9}",
+        "+callbacks.second={_target_: lmx.training.callbacks.EarlyStopping, monitor: val/accuracy}",
         "+callbacks.more={_target_: lmx.training.callbacks.Samples, prompts: [A], max_new_tokens: 2}",
     )
     whole = place.train(*overrides).folder
