@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from lmx.config.errors import CheckpointError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 POLL_SECONDS = 0.2  # how often the output of a job is looked at
 Hear = Callable[[str], None] | None
 
@@ -56,7 +56,7 @@ class Job:
 class Processes:
     """Runs jobs one after the other, each as `python -m <module> <flags> <overrides>`.
 
-    SIGINT and SIGTERM are passed on to the job that runs, and stand in `received` after it.
+    SIGINT, SIGTERM and SIGUSR1 are passed on to the job that runs, and stand in `received` after it.
     """
 
     def __init__(self, module: str, flags: Sequence[str] = ()) -> None:

@@ -15,7 +15,7 @@ import yaml
 
 from lmx.config.errors import CheckpointError, ConfigError, nearest
 from lmx.runs import lock
-from lmx.runs.files import write_atomic, write_json
+from lmx.runs.files import space_guard, write_atomic, write_json
 from lmx.runs.identity import STATUSES, new_identity, now
 
 MARKS = ("run.json", "config.yaml", "metrics.jsonl")  # a folder with one of these is a run's
@@ -46,18 +46,20 @@ class RunFolder:
     def create(cls, outputs: str | Path, name: str) -> RunFolder:
         """Make `<outputs>/<name>/<YYYY-MM-DD_HH-MM-SS_xxxxxx>/`, new and empty, whoever else does so at once.
 
-        Raises ConfigError when the outputs folder cannot be made or written.
+        Raises ConfigError when the outputs folder cannot be made or written, SpaceError when its disk is
+        full.
         """
         parent = Path(outputs).expanduser() / name
         try:
-            parent.mkdir(parents=True, exist_ok=True)
-            while True:
-                path = parent / f"{_stamp()}_{secrets.token_hex(3)}"
-                try:
-                    path.mkdir()  # fails when it exists: no two runs share a folder
-                except FileExistsError:
-                    continue
-                return cls(path)
+            with space_guard(parent):
+                parent.mkdir(parents=True, exist_ok=True)
+                while True:
+                    path = parent / f"{_stamp()}_{secrets.token_hex(3)}"
+                    try:
+                        path.mkdir()  # fails when it exists: no two runs share a folder
+                    except FileExistsError:
+                        continue
+                    return cls(path)
         except OSError as error:
             raise _unwritable(outputs, error) from error
 

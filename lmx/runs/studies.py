@@ -14,7 +14,7 @@ from lmx.runs.read import Run
 
 FILE = "study.json"
 FORMAT = 1
-SIGNALLED = (130, 143)  # exit statuses of a process that SIGINT or SIGTERM ended
+SIGNALLED = (130, 138, 143)  # exit statuses of a process that SIGINT, SIGUSR1 or SIGTERM ended
 LOG = "log.txt"  # beside the run folders of a job: what its processes said
 
 

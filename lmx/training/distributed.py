@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from lmx.config import LmxError, RankError
 from lmx.runs import RunFolder
 
+GRACE_SECONDS = 5.0
 RANK_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -51,7 +53,7 @@ class _Launcher(_SubprocessScriptLauncher):
         except LmxError:
             raise
         except Exception as error:
-            ended = self._ended_early()
+            ended = self._ended_early(GRACE_SECONDS if isinstance(error, RuntimeError) else 0)
             if ended is None:
                 raise
             raise RankError(f"{ended}; go on with python -m lmx.train resume={self._folder.path}") from error
@@ -59,22 +61,31 @@ class _Launcher(_SubprocessScriptLauncher):
             if root:
                 self._leave()
 
-    def _ended_early(self) -> str | None:
-        """Say which other rank ended by itself, for whatever this one met then is not the cause."""
-        for rank, process in enumerate(self.procs or (), start=1):
-            status = process.poll()
-            if status is not None and status < 0:
-                return f"rank {rank} was ended by {signal.Signals(-status).name}"
-            if status:
-                return f"rank {rank} ended with exit status {status}, for the reason above"
-        return None
+    def _ended_early(self, patience: float) -> str | None:
+        """Say which other rank ended by itself, for whatever this one met then is not the cause.
+
+        Its connection, whose loss torch raises as a RuntimeError, closes up to `patience` seconds before.
+        """
+        limit = time.monotonic() + patience
+        while True:
+            for rank, process in enumerate(self.procs or (), start=1):
+                status = process.poll()
+                if status is not None and status < 0:
+                    return f"rank {rank} was ended by {signal.Signals(-status).name}"
+                if status:
+                    return f"rank {rank} ended with exit status {status}, for the reason above"
+            if time.monotonic() >= limit:
+                return None
+            time.sleep(0.05)
 
     def _leave(self) -> None:
         import torch.distributed as dist
 
+        processes = list(self.procs)
+        self.procs.clear()  # Lightning's observer watches this list and kills us for a rank that has ended
         if dist.is_initialized():
             dist.destroy_process_group()
-        for process in self.procs:
+        for process in processes:
             try:
                 process.wait(timeout=30)
             except subprocess.TimeoutExpired:

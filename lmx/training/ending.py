@@ -121,7 +121,7 @@ class Ending(pl.Callback):
             raise StopIteration
 
     def _heed_signal(self, trainer: pl.Trainer, module: LanguageModule) -> bool:
-        received = self._agreed(trainer.world_size)
+        received = self._highest(self.signals.received, trainer.world_size)
         if received:
             module.signal = received
             module.stop(f"signal {signal.Signals(received).name}")
@@ -130,12 +130,12 @@ class Ending(pl.Callback):
     def _out_of_time(self, trainer: pl.Trainer, module: LanguageModule) -> bool:
         assert self.max_hours is not None
         late = module.stopwatch.seconds >= 3600 * self.max_hours
-        return trainer.strategy.reduce_boolean_decision(late, all=False)
+        return bool(self._highest(int(late), trainer.world_size))
 
-    def _agreed(self, world_size: int) -> int:
-        """Return a signal that any rank has received, so that all of them stop at the same step."""
+    def _highest(self, value: int, world_size: int) -> int:
+        """Return the highest value of any rank, so that all of them stop at the same step."""
         if world_size == 1:
-            return self.signals.received
-        highest = torch.tensor(self.signals.received)
+            return value
+        highest = torch.tensor(value)
         dist.all_reduce(highest, dist.ReduceOp.MAX, group=self._group)
         return int(highest)

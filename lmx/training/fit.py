@@ -30,7 +30,7 @@ from lmx.training.pretrained import adopt
 from lmx.training.randomness import seed_all
 from lmx.training.resume import Say, check_source, find, fingerprint, load_experiment, load_weights
 from lmx.training.self_check import check_model
-from lmx.training.space import check_space
+from lmx.training.space import check_space, said_once
 from lmx.training.totals import measure_names
 from lmx.training.trainer import assemble, build_callbacks, check_loggers
 
@@ -180,8 +180,10 @@ def _fit(job: Job, folder: RunFolder, checkpoint: Path | None, render: Render | 
     if total is not None:  # without a batch Lightning would leave out the end of the run as well
         total = max(total, start + 1)
     data = TokenDataModule(job.experiment, job.corpus, total_steps=total, start_step=start)
-    with Signals() as signals:
-        trainer = assemble(job.experiment, job.corpus, folder, job.machine, job.callbacks, signals)
+    with Signals() as signals, said_once():
+        trainer = assemble(
+            job.experiment, job.corpus, folder, job.machine, job.callbacks, signals, checkpoint
+        )
         if render is not None:
             trainer.callbacks.append(LiveReport(folder, render))  # type: ignore[attr-defined]
         trainer.fit(job.module, datamodule=data, ckpt_path=checkpoint, weights_only=True)

@@ -44,9 +44,10 @@ class HyperParameters(Listener):
         for logger in trainer.loggers:
             if not isinstance(logger, TensorBoardLogger):
                 continue
-            if not self._registered:
-                logger.log_hyperparams(flat(to_dict(module.experiment)), measures)
-            logger.log_metrics(measures, step=module.step)
+            if self._registered:
+                logger.log_metrics(measures, step=module.step)
+            else:
+                logger.log_hyperparams(flat(to_dict(module.experiment)), measures, module.step)
         self._registered = True
 
 

@@ -17,7 +17,7 @@ from lmx.config.validate import to_dict
 from lmx.model import Decoder
 from lmx.objective import Objective, TokenSums, build_objective
 from lmx.optim import Sharpness, build_optimizer, lr_multiplier
-from lmx.training.nonfinite import DeviceGuard, first_non_finite
+from lmx.training.nonfinite import DeviceGuard, Trouble, first_non_finite
 from lmx.training.parts import Parts
 from lmx.training.randomness import dropout_state, random_state, replayed, restore_random_state, seed_all
 from lmx.training.spikes import Spikes
@@ -284,15 +284,21 @@ class LanguageModule(pl.LightningModule):
                 self._refuse(update, step)
 
     def _refuse(self, update: Update, step: int) -> NoReturn:
-        """Say where it went wrong; the weights are still those before, so the forward pass shows it again."""
-        rows = update.index.tolist()
+        """Say where it went wrong; every rank must call it, and all of them raise.
+
+        The weights are still those before, so the forward pass shows it again.
+        """
+        stage, culprit = self._culprit(update)
+        trouble = Trouble(stage, culprit, update.loss, update.index.tolist()).over_ranks()
+        rows = trouble.windows
         shown = ", ".join(map(str, rows[:8])) + (", …" if len(rows) > 8 else "")
         raise NonFiniteError(
-            f"step {step}: {self._culprit(update)} is not finite (loss {update.loss:g}, windows {shown}); "
+            f"step {step}: {trouble.culprit} is not finite (loss {trouble.loss:g}, windows {shown}); "
             "the weights were not touched. Lower optimizer.lr or train.clip_grad_norm, or warm up longer"
         )
 
-    def _culprit(self, update: Update) -> str:
+    def _culprit(self, update: Update) -> tuple[int, str]:
+        """Return where it began on this rank, and its stage, as in `Trouble`."""
         arrays = self.trainer.datamodule.corpus.splits["train"].gather(update.index.cpu().numpy())  # type: ignore[attr-defined]
         batch = {name: torch.as_tensor(array, device=self.device) for name, array in arrays.items()}
         size = self.experiment.micro_batch_size
@@ -304,17 +310,15 @@ class LanguageModule(pl.LightningModule):
 
         layer = first_non_finite(self.model, forward)
         if layer is not None:
-            return f"the output of {layer}"
+            return 0, f"the output of {layer}"
         if not math.isfinite(update.loss):
-            return "the loss of finite hidden states (the head's logits)"
+            return 1, "the loss of finite hidden states (the head's logits)"
         norms = zip(self.parameter_names, update.norms, strict=True)
         bad = [name for name, norm in norms if not norm.isfinite()]
         # the last of them is the first that the backward pass reached; none is, where that pass was sound
-        return (
-            f"the gradient of {bad[-1]}"
-            if bad
-            else "the second gradient, at the weights moved by sharpness_rho,"
-        )
+        if bad:
+            return 2, f"the gradient of {bad[-1]}"
+        return 2, "the second gradient, at the weights moved by sharpness_rho,"
 
     # ---- evaluation
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -30,6 +31,29 @@ class DeviceGuard:
         self._found = found if self._found is None else torch.maximum(self._found, found)
         for part in self._parts:
             part.found_inf = self._found
+
+
+class Trouble(NamedTuple):
+    """What is known of an update that is not finite."""
+
+    stage: int  # where it began: 0 in the forward pass, 1 in the loss, 2 in the backward pass
+    culprit: str
+    loss: float  # nats per token
+    windows: list[int]  # those it came from
+
+    def over_ranks(self) -> Trouble:
+        """Return what all ranks know together: where it began, in whose windows; every rank must call it.
+
+        A rank whose own pass was sound knows only that the sum of the gradients is not finite.
+        """
+        if not (dist.is_available() and dist.is_initialized()):
+            return self
+        found: list[Trouble] = [self] * dist.get_world_size()
+        dist.all_gather_object(found, self)
+        first = min(found, key=lambda trouble: trouble.stage)
+        windows = [number for one in found if one[:2] == first[:2] for number in one.windows]
+        loss = sum(one.loss for one in found) / len(found)
+        return Trouble(first.stage, first.culprit, loss, windows)
 
 
 def first_non_finite(model: nn.Module, forward: Callable[[], object]) -> str | None:

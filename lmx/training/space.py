@@ -1,11 +1,15 @@
-"""Room on the disk for the checkpoints that a run will keep, looked at before it trains."""
+"""Room on the disk: looked at before a run trains, and what threads say when there is none left."""
 
 from __future__ import annotations
 
 import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lmx.config import Experiment, SpaceError
+from lmx.config.errors import disk_full
 from lmx.measure import checkpoint_space
 
 MIB = 2**20
@@ -33,3 +37,19 @@ def check_space(experiment: Experiment, outputs: Path, checkpoints: Path | None 
 
 def _size(count: float) -> str:
     return f"{count / MIB:,.1f} MiB" if count < 1024 * MIB else f"{count / MIB / 1024:,.1f} GiB"
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """Let threads end on a full disk without a word: TensorBoard's raises in the main thread as well."""
+    before = threading.excepthook
+
+    def hook(error: threading.ExceptHookArgs) -> None:
+        if disk_full(error.exc_value) is None:
+            before(error)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before

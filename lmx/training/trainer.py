@@ -8,6 +8,7 @@ import logging
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from lmx.config import ConfigError, Experiment, nearest
 from lmx.data import Corpus
 from lmx.runs import MetricsLog, RunFolder
 from lmx.training.callbacks import Samples
-from lmx.training.checkpoints import Checkpoints, VerifiedCheckpointIO
+from lmx.training.checkpoints import Checkpoints, VerifiedCheckpointIO, step_of
 from lmx.training.distributed import LaunchedDDP
 from lmx.training.ending import Ending, Signals
 from lmx.training.evaluation import Evaluation
 from lmx.training.hardware import LIGHTNING_PRECISION, Machine
 from lmx.training.horizon import evaluation_interval, max_hours
 from lmx.training.hyperparameters import HyperParameters
+from lmx.training.loggers import Loggers
 from lmx.training.progress import Progress
 from lmx.training.recorder import Recorder
 from lmx.training.window_losses import WindowLosses
@@ -36,7 +38,9 @@ UNSURPRISING = (
     "does not have many workers",  # data.num_workers is the user's choice; a batch takes microseconds
     "isinstance.treespec",  # Lightning's own use of a deprecated call
     "It is recommended to use .*sync_dist=True",  # evaluations are summed over ranks before they are logged
+    "Experiment logs directory .* is not empty",  # a resumed run tells its CSV logger everything again
 )
+TENSORBOARD = "lightning.pytorch.loggers.TensorBoardLogger"
 
 
 def build_entry(key: str, entry: dict[str, Any], **defaults: Any) -> Any:
@@ -70,18 +74,33 @@ def build_entry(key: str, entry: dict[str, Any], **defaults: Any) -> Any:
 
 def build_callbacks(experiment: Experiment) -> list[pl.Callback]:
     """Build the callbacks of the configuration; an entry set to null is switched off."""
-    return [
-        build_entry(f"callbacks.{name}", entry)
+    built = {
+        name: build_entry(f"callbacks.{name}", entry)
         for name, entry in experiment.callbacks.items()
         if entry is not None
-    ]
+    }
+    keys = Counter(callback.state_key for callback in built.values())
+    for name, callback in built.items():
+        key, cls = callback.state_key, type(callback)
+        if keys[key] > 1:  # a checkpoint keeps states by the name of the class: these need one of their own
+            callback.__class__ = type(cls.__name__, (cls,), {"state_key": f"{key}/{name}"})
+    return list(built.values())
 
 
-def build_loggers(experiment: Experiment, folder: Path) -> list[Logger]:
-    """Build the loggers of the configuration, each writing below `folder`."""
+def build_loggers(experiment: Experiment, folder: Path, first: int = 0) -> list[Logger]:
+    """Build the loggers of the configuration, each writing below `folder`.
+
+    `first` is the first step that they are told of: TensorBoard hides what it was told of it and later ones.
+    """
     place = {"save_dir": str(folder), "name": "", "default_hp_metric": False}
+    purged = {"purge_step": first}  # which the logger hands on, so that its signature does not show it
     return [
-        build_entry(f"logger.{name}", entry, version=name, **place)
+        build_entry(
+            f"logger.{name}",
+            {**purged, **entry} if entry["_target_"] == TENSORBOARD else entry,
+            version=name,
+            **place,
+        )
         for name, entry in experiment.logger.items()
         if entry is not None
     ]
@@ -100,8 +119,9 @@ def assemble(
     machine: Machine,
     callbacks: list[pl.Callback],
     signals: Signals,
+    checkpoint: Path | None,
 ) -> pl.Trainer:
-    """Return the Trainer of one run.
+    """Return the Trainer of one run, which goes on from `checkpoint` where there is one.
 
     The order of the callbacks is the order of a step: measures and callbacks of others, record, evaluation,
     checkpoint, ending.
@@ -118,6 +138,7 @@ def assemble(
         folder.checkpoints, kept.every_steps, kept.every_minutes, kept.keep_last, kept.best, kept.best_mode
     )
     log = MetricsLog(folder.metrics)
+    first = 0 if checkpoint is None else step_of(checkpoint) + 1
     return pl.Trainer(
         accelerator=machine.accelerator,
         devices=machine.devices,
@@ -125,12 +146,13 @@ def assemble(
         precision=LIGHTNING_PRECISION[machine.precision],  # type: ignore[arg-type]
         max_epochs=1,  # Lightning's one epoch is the whole run; ours are counted in steps
         deterministic=experiment.hardware.deterministic,
-        logger=build_loggers(experiment, folder.path) or False,
+        logger=build_loggers(experiment, folder.path, first) or False,
         callbacks=[
             *callbacks,
             Progress(),
             HyperParameters(),
             Recorder(log, corpus.splits["validation"], train.log_every_steps, per_epoch),
+            Loggers(log),
             Evaluation(evaluation_interval(experiment, per_epoch), train.eval_at_start),
             checkpoints,
             WindowLosses(folder, checkpoints, len(corpus.splits["validation"])),

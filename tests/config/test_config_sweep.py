@@ -94,7 +94,9 @@ def test_a_file_cannot_bring_hydra_callbacks(here: Path) -> None:
     assert written(here) == []
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)]
+)
 def test_a_signal_reaches_the_job_and_ends_the_sweep(here: Path, number: int, status: int) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "probe_command", "-m", "seed=9,1", "paths.outputs=o"],

@@ -7,6 +7,7 @@ import random
 import resource
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -249,6 +250,28 @@ def test_a_limit_on_the_size_of_files(
     line = capsys.readouterr().err.splitlines()[-1]
     assert "last-00000004.ckpt: cannot be written" in line
     assert "File too large" in line
+
+
+def test_a_limit_that_tensorboard_meets_in_a_thread_of_its_own(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lmx.runs.identity.git_state", lambda: None)
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # pytest's own prints nothing
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    arguments = place.overrides("logger=tensorboard", "train.horizon=40steps", "train.log_every_steps=1")
+    place.train("train.horizon=1steps")  # the corpus is prepared
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, before[1]))
+    try:
+        status = main(arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (written,) = place.outputs.glob("*/*/tensorboard/events*")
+    assert written.stat().st_size == 16_000
+    assert status == 4
+    errors = capsys.readouterr().err
+    assert errors.splitlines()[-1] == "lmx: cannot be written, the disk is full (File too large)"
+    assert "Traceback" not in errors
+    assert threading.excepthook is threading.__excepthook__
 
 
 def test_checkpoints_that_will_not_fit_are_refused_before_training(

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lmx.config import CheckpointError, ConfigError
+from lmx.config import CheckpointError, ConfigError, SpaceError
 from lmx.config.compose import compose
 from lmx.config.validate import to_dict, validate
 from lmx.runs import RunFolder, command_line, config_fingerprint, newest_unfinished, read_run, write_json
@@ -77,6 +77,15 @@ def test_read_only_outputs_are_one_line(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(ConfigError, match=r"^paths\.outputs: .*Read-only file system: .*toy.*; allowed: "):
+        RunFolder.create(tmp_path, "toy")
+
+
+def test_a_disk_that_is_full_already_is_said_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, *arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(SpaceError, match=r"toy: cannot be written, the disk is full \(No space left"):
         RunFolder.create(tmp_path, "toy")
 
 

@@ -14,9 +14,11 @@ from studies_helpers import PLAIN, FakeProcesses, jobs_of
 
 from lmx.config import CheckpointError
 from lmx.config.study import StudyJob
+from lmx.launch import SIGNALS
 from lmx.report import render_study
 from lmx.report.__main__ import main as report
 from lmx.runs import RunFolder, is_study, read_study_record, states
+from lmx.runs.studies import JobRecord, job_state
 from lmx.study import main
 
 Behave = Callable[[tuple[str, ...]], int]
@@ -98,6 +100,12 @@ def test_a_failed_job_is_told_of_and_runs_again(study: Study, ending: int, state
     assert (status, len(ran)) == (0, 1)
     assert ("resume=auto" in ran[0]) == (ending == 3), "it goes on where it had a folder"
     assert "4 of 4 jobs are completed." in study.report()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_job_that_a_signal_ended_before_it_had_a_run(number: int, tmp_path: Path) -> None:
+    assert job_state(tmp_path, JobRecord("lr", 1, "f0", 128 + number)).status == "interrupted"
+    assert job_state(tmp_path, JobRecord("lr", 1, "f0", 3)).status == "failed"
 
 
 def test_an_interrupted_study_stops_and_goes_on(study: Study, capsys: pytest.CaptureFixture[str]) -> None:

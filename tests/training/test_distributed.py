@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+from math import inf
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +16,14 @@ import torch.distributed as dist
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from training_helpers import Place, last, lines, same_end, signal_at
 
-from lmx.config import RankError
+from lmx.config import DataError, LmxError, NonFiniteError, RankError
 from lmx.runs import RunFolder, read_windows
+from lmx.train import main
+from lmx.training import rank
 from lmx.training.distributed import RANK_VARIABLES, _Launcher
+from lmx.training.ending import Ending, Signals
+from lmx.training.nonfinite import Trouble
+from lmx.training.window import Stopwatch
 
 STEPS = ("train.horizon=16steps", "train.eval_every_steps=8", "optimizer=sgd", "optimizer.lr=0.1")
 # 13 test windows do not divide by two; sentences have rows of unequal tokens
@@ -107,3 +116,87 @@ def test_a_lost_rank_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(RankError, match=r"rank 1 was ended by SIGKILL; go on with python .* resume="):
         launcher.launch(print)
     nothing_left()
+
+
+def test_a_rank_that_is_about_to_end_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched: list[Any] = []
+
+    def launch(launcher: _Launcher, function: object, **_: object) -> None:
+        launcher.procs = [subprocess.Popen("sleep 0.5; exit 2", shell=True)]
+        watched.append(launcher.procs)
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(_SubprocessScriptLauncher, "launch", launch)
+    with pytest.raises(RankError, match=r"^rank 1 ended with exit status 2, for the reason above; go on"):
+        _Launcher(RunFolder(tmp_path), None, 2, 1).launch(print)
+    assert watched == [[]], "Lightning's observer would kill this process for a rank that has ended"
+
+
+SPOIL = """
+import math
+from pathlib import Path
+import lightning.pytorch as pl
+
+class Spoil(pl.Callback):
+    def on_train_batch_start(self, trainer, module, batch, index):
+        if trainer.global_rank == 1 and module.step == 3:
+            layer = module.model.blocks[1].feed_forward
+            layer.register_forward_hook(lambda layer, inputs, output: output * math.inf)
+            Path(__file__).with_suffix(".txt").write_text(", ".join(map(str, batch["index"].tolist())))
+"""
+
+
+def test_trouble_on_one_rank_is_told_once_with_its_windows(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "spoil.py").write_text(SPOIL)
+    monkeypatch.syspath_prepend(tmp_path)  # here, and in the other process
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("LMX_ALLOW_TARGETS", "spoil.Spoil")
+    overrides = place.overrides(*STEPS, *TWO, "+callbacks.spoil={_target_: spoil.Spoil}")
+    place.train("train.horizon=1steps")  # the corpus is prepared
+    capfd.readouterr()
+    assert main(overrides) == 3
+    error = capfd.readouterr().err
+    windows = (tmp_path / "spoil.txt").read_text()
+    where = r"the output of blocks\.1\.feed_forward"
+    assert re.fullmatch(rf"lmx: step 4: {where} is not finite \(loss nan, windows {windows}\); .*\n", error)
+    nothing_left()
+
+
+def test_the_rank_where_it_began_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gather(found: list[Trouble], own: Trouble) -> None:
+        found[:] = [own, Trouble(0, "b", inf, [5]), Trouble(0, "c", 1.0, [7]), Trouble(0, "b", 1.0, [6])]
+
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 4)
+    monkeypatch.setattr(dist, "all_gather_object", gather)
+    assert Trouble(2, "a", 1.0, [1, 2]).over_ranks() == Trouble(0, "b", inf, [5, 6])
+
+
+@pytest.mark.parametrize(("error", "said"), [(NonFiniteError("NaN"), ""), (DataError("gone"), "lmx: gone\n")])
+def test_a_rank_tells_what_it_alone_met(
+    error: LmxError, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(folder: RunFolder) -> None:
+        raise error
+
+    monkeypatch.setattr(rank.RunFolder, "open", RunFolder)
+    monkeypatch.setattr(rank, "fit_rank", fail)
+    assert rank.main("a run") == error.exit_status
+    assert capsys.readouterr().err == said
+
+
+def test_ranks_agree_on_the_end_of_the_hours_without_their_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = object()
+
+    def all_reduce(value: torch.Tensor, op: object, group: object) -> None:
+        assert group is hosts
+        assert value.device.type == "cpu"
+        value.fill_(1)  # the other rank is late
+
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    ending = Ending(Signals(), 1.0)
+    ending._group = hosts  # type: ignore[assignment]
+    trainer, module = SimpleNamespace(world_size=2), SimpleNamespace(stopwatch=Stopwatch())
+    assert ending._out_of_time(trainer, module)  # type: ignore[arg-type]

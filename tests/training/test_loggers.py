@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import re
+import time
 from pathlib import Path
 
 import pytest
-from training_helpers import Place, lines
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_helpers import Place, Start, door, lines, wait_for_step
 
 from lmx.config import ConfigError
+from lmx.runs import RunFolder
 from lmx.train import main
 
 
 def test_tensorboard_shows_scalars_text_and_hyper_parameters(place: Place) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams import metadata
 
     folder = place.train("train.horizon=9steps", "logger=tensorboard", "train.eval_every_steps=3").folder
@@ -52,10 +54,44 @@ def test_tensorboard_shows_scalars_text_and_hyper_parameters(place: Place) -> No
 
 def test_csv(place: Place) -> None:
     folder = place.train("train.horizon=3steps", "logger=csv").folder
-    with (folder.path / "csv" / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    losses = [float(row["val/loss"]) for row in rows if row["val/loss"]]
+    losses = [float(row["val/loss"]) for row in read_csv(folder) if row["val/loss"]]
     assert losses == pytest.approx([line["val/loss"] for line in lines(folder, "val")], rel=1e-6)
+
+
+def test_loggers_of_a_killed_run_show_each_step_once(place: Place, start: Start) -> None:
+    process = start(
+        door,
+        place.overrides(
+            *("train.horizon=60steps", "train.log_every_steps=1", "train.eval_every_steps=4"),
+            *("logger=[tensorboard,csv]", "checkpoint.every_steps=7"),
+        ),
+    )
+    killed = wait_for_step(place.outputs, 12, process.is_alive)
+    process.kill()
+    process.join()
+    steps = [int(row["step"]) for row in read_csv(RunFolder(killed))]
+    assert steps[:9] == [0, 1, 2, 3, 4, 4, 5, 6, 7], "what came before a checkpoint"
+    time.sleep(1.1)  # TensorBoard reads its files in the order of the seconds in their names
+    folder = place.resume(RunFolder(killed)).folder
+    events = EventAccumulator(str(folder.tensorboard))
+    events.Reload()
+    rows = read_csv(folder)
+    assert [int(row["step"]) for row in rows] == [line["step"] for line in lines(folder)]
+    for name in ("train/loss", "train/pi", "val/loss", "val/seconds"):
+        expected = {line["step"]: pytest.approx(line[name]) for line in lines(folder) if name in line}
+        shown = [(event.step, event.value) for event in events.Scalars(name)]
+        assert [step for step, _ in shown] == list(expected), name
+        assert dict(shown) == expected
+        assert {int(row["step"]): float(row[name]) for row in rows if row[name]} == expected
+    evaluated = [line["step"] for line in lines(folder, "val")]
+    assert [event.step for event in events.Scalars("hp/loss")] == evaluated
+    assert len(set(evaluated)) == 16
+
+
+def read_csv(folder: RunFolder) -> list[dict[str, str]]:
+    """The rows that the CSV logger wrote."""
+    with (folder.path / "csv" / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 def test_none(place: Place) -> None:

@@ -110,6 +110,26 @@ def test_an_evaluation_made_again_may_end_the_run(place: Place, monkeypatch: pyt
     assert exact(resumed.folder) == exact(whole.folder)
 
 
+def test_callbacks_of_one_class_keep_a_state_each(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = (
+        *("callbacks=early_stopping", "train.eval_every_steps=2", "train.horizon=12steps"),
+        "+callbacks.second={_target_: lmx.training.callbacks.EarlyStopping, monitor: val/accuracy}",
+        "+callbacks.more={_target_: lmx.training.callbacks.Samples, prompts: [A], max_new_tokens: 2}",
+    )
+    whole = place.train(*overrides).folder
+    with monkeypatch.context() as patch:
+        signal_at(patch, 7)
+        stopped = place.train(*overrides).folder
+    resumed = place.resume(stopped).folder
+    same_end(whole, resumed)
+    states = [last(folder)["callbacks"] for folder in (whole, resumed)]
+    for name in ("early_stopping", "second"):
+        assert states[0][f"EarlyStopping/{name}"] == states[1][f"EarlyStopping/{name}"]
+    assert states[0]["EarlyStopping/early_stopping"] != states[0]["EarlyStopping/second"]
+    assert whole.sample_log.read_bytes() == resumed.sample_log.read_bytes()
+    assert "Samples" in last(place.train("train.horizon=1steps").folder)["callbacks"], "as it always was"
+
+
 def test_dropout_makes_the_comparison_sharp(place: Place) -> None:
     """Were random states not restored, the runs above would differ."""
     first = place.train(*DROPOUT, "train.horizon=2steps").folder
