@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from lmx.audit.claims import MEASURES, SETTINGS, Claims, Group, Key, Quantity, claims_of
+from lmx.audit.claims import Claims, Group, claims_of
 from lmx.audit.markdown import Section, Table, parse
+from lmx.audit.names import MEASURES, SETTINGS, Key, Quantity
 from lmx.config.errors import DataError, nearest
 
 LARGEST = 20 * 2**20  # bytes: a report is read by people

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lmx.audit.claims import Claims, Group, Key, Quantity
+from lmx.audit.claims import Claims, Group
+from lmx.audit.names import Key, Quantity
 from lmx.audit.reading import Reading, is_point, is_result
 from lmx.measure import log_predictive_integrity
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from planted import REPORTS
 
-from lmx.audit.claims import Key, key_of, quantity
 from lmx.audit.markdown import cells, parse
+from lmx.audit.names import Key, key_of, quantity
 from lmx.audit.reading import LARGEST
 from lmx.audit.report import ReportAudit, audit_report
 from lmx.config import DataError
