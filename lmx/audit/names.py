@@ -9,7 +9,7 @@ from typing import NamedTuple
 # what reports call a setting; `_`, `-`, `/` and `.` count as spaces
 SETTINGS = {
     "hidden_size": "hidden size|hidden dim|hidden dimension|d model|model dim|model dimension|width|n embd|"
-    "dim|embedding dim|embedding dimension|embed dim|d",
+    "dim|embedding size|embed size|embedding dim|embedding dimension|embed dim|d",
     "num_layers": "layers|n layer|n layers|num layers|num hidden layers|number of layers|depth|l",
     "num_heads": "heads|n head|n heads|num heads|num attention heads|attention heads|number of heads",
     "num_kv_heads": "kv heads|n kv heads|num kv heads|num key value heads",
@@ -34,7 +34,9 @@ SETTINGS = {
     "parameters": "parameters|params|total parameters|total params|num parameters|number of parameters|"
     "n params|parameter count|model parameters|n parameters|trainable parameters",
     "ratio": "d n|d n ratio|tokens per parameter|tokens parameter|token parameter ratio|chinchilla ratio|"
-    "tokens to parameters|data to parameter ratio|ratio d n",
+    "tokens to parameters|data to parameter ratio|ratio d n|tokens parameter ratio|tokens parameters ratio|"
+    "tokens per parameter ratio|tokens to parameter ratio|tokens to parameters ratio|current ratio|"
+    "your ratio|our ratio|actual ratio",
     "seed": "seed|random seed|seeds",
     "stride": "stride|window stride",
     "eval_batches": "eval batches|eval iters|eval steps per evaluation|max eval batches|validation batches|"
