@@ -18,12 +18,14 @@ _COUNTED = {"tokens", "parameters", "ratio", "epoch", "step"}  # follow from set
 COUNTS = 1000  # a number of parameters is larger, a ratio is not
 LONGEST = 2000  # characters of a line that are read: what is longer is no sentence
 _PAIR = re.compile(rf"([^\W\d][\w /.·-]{{0,80}}?)\s*(?:\([^()]*\))?\s*([:=]|\s)\s*(?=[~≈]?\s*{NUMBER})")
-_BEFORE = re.compile(rf"({NUMBER}\s*[kKMB]?)\s+(layers|heads|parameters|params)\b")
+# a number, not the end of a range, before what it counts
+_BEFORE = re.compile(rf"(?<![\w.,])(?<!\d[-–])({NUMBER}\s*[kKMB]?)\s+(layers|heads|parameters|params)\b")
 _BEST = re.compile(r"best (?:\w+ )?so far|new best|\(best\)|\bbest\s*[!✓*]|[★✅]|← ?best", re.IGNORECASE)
 _ITEM = re.compile(r"\s*([-*+•]|\d+[.)])\s")
 # a line of a list, or one that begins with what it is about; in prose a number beside a name may be another's
 _LISTED = re.compile(_ITEM.pattern + r"|\W*(best|final|initial|lowest)\b|[\w /-]{2,30}:\s", re.IGNORECASE)
 _EPOCH = re.compile(r"^\W*(?:epoch|step|iter|iteration)\W{0,3}\d", re.IGNORECASE)
+_CHANGE = re.compile(r"Δ|\b(?:delta|diff\w*|change|improvement|gain)\b", re.IGNORECASE)
 _NAMED = re.compile(r"\W*[a-z]+\W{0,3}\d[\d,]*(?:\s*(?:/|of)\s*\d[\d,]*)?\W*", re.IGNORECASE)  # `Epoch 2:`
 _STATED = re.compile(r"\W*[a-z]+\W*[:=]\W*\d[\d,]*\W*", re.IGNORECASE)  # `Step: 7,063`
 _OBJECT = re.compile(r"\{([^{}]*)\}")
@@ -31,6 +33,7 @@ _QUOTE = re.compile(r"[\"'](?=\s*[:=])")  # that ends a quoted key
 _TERM = rf"{NUMBER}(?: ?(?:[kKMBT]|million|billion)\b)?(?:\s+(?:\w+\s+)?(?:tokens|param\w*|steps)\b)?"
 _QUOTIENT = re.compile(rf"\s*({_TERM})\s*[/÷]\s*({_TERM})")
 # the way to a result, `242,643 / 869,153 =`
+_CAME_FROM = re.compile(rf"(?<![\w.,]){NUMBER}\s*(?:→|->)\s*(?={NUMBER})")  # `128 → 256`
 _WORKED_OUT = re.compile(rf"(?<![\w.,]){_TERM}\s*[/÷]\s*{_TERM}\s*[=≈]\s*(?=[~≈]?\s*{NUMBER})")
 
 
@@ -112,6 +115,7 @@ def _from_table(table: Table, title: str) -> list[Group]:
             _put(values, key_of(name), quantity(text))
         if values:
             return [Group("pairs", title, values, table.number)]
+    table = _upright(table)
     groups = []
     for at, row in enumerate(table.rows):
         values = {}
@@ -123,6 +127,23 @@ def _from_table(table: Table, title: str) -> list[Group]:
     groups = [group for group in groups if group.values]
     _complete(groups)
     return groups
+
+
+def _upright(table: Table) -> Table:
+    """Turn a table whose first column holds the names: `Metric | run 1 | run 2`."""
+    names = [row[0] for row in table.rows]
+    heads = table.header[1:]
+    arms = [at for at, head in enumerate(heads, 1) if head and not _CHANGE.search(head)]
+    told = [_told(head, "", "") for head in heads]
+    if (
+        len(arms) < 2
+        or sum(key_of(name) is not None for name in names) < 2
+        or any(map(key_of, heads))
+        or any(split or when not in ("", "other") for split, when in told)
+    ):
+        return table
+    rows = [[table.header[at], *(row[at] for row in table.rows)] for at in arms]
+    return Table([table.header[0], *names], rows, table.number)
 
 
 def _put_cell(values: dict[Key, Quantity], header: str, text: str) -> None:
@@ -155,7 +176,11 @@ def _from_json(value: Any, number: int, title: str, depth: int = 0) -> Iterator[
         return
     values: dict[Key, Quantity] = {}
     tables: list[dict[str, Any]] = []
-    _flatten(value, "", values, tables, depth)
+    unclear: set[Key] = set()
+    for key, figure in _flatten(value, "", tables, depth):
+        unclear |= {key} if key in values and _contradict(key, figure, values[key]) else set()
+        _put(values, key, figure)
+    values = {key: figure for key, figure in values.items() if key not in unclear}
     if values:
         yield Group("json", title, values, number)
     for table in tables:
@@ -166,9 +191,9 @@ def _from_json(value: Any, number: int, title: str, depth: int = 0) -> Iterator[
 
 
 def _flatten(
-    value: dict[str, Any], parent: str, values: dict[Key, Quantity], tables: list[dict[str, Any]], depth: int
-) -> None:
-    """Put the figures of an object and of the objects in it into `values`, and what is rows into `tables`."""
+    value: dict[str, Any], parent: str, tables: list[dict[str, Any]], depth: int
+) -> Iterator[tuple[Key, Quantity]]:
+    """Yield the figures of an object and of the objects in it; what is rows goes into `tables`."""
     objects = {name: item for name, item in value.items() if isinstance(item, dict)}
     rows = objects if _are_rows(objects) or depth >= DEEPEST else {}
     if rows:
@@ -177,13 +202,15 @@ def _flatten(
         if name in rows:
             continue
         if isinstance(item, dict):
-            _flatten(item, name, values, tables, depth + 1)
+            yield from _flatten(item, name, tables, depth + 1)
         elif isinstance(item, list):
             tables.append({name: item})
         elif not isinstance(item, bool) and isinstance(item, int | float | str):
             key = key_of(f"{parent} {name}") or key_of(str(name))
             text = repr(item) if isinstance(item, float) else str(item)
-            _put(values, key, quantity(text) if isinstance(item, int | float) or is_number(item) else None)
+            figure = quantity(text) if isinstance(item, int | float) or is_number(item) else None
+            if key is not None and figure is not None:
+                yield key, figure
 
 
 def _are_rows(objects: dict[str, dict[str, Any]]) -> bool:
@@ -202,24 +229,41 @@ def _from_lines(section: Section, claims: Claims) -> None:
     pairs: dict[Key, Quantity] = {}
     first = section.number
     epochs: list[Group] = []
+    unclear: set[Key] = set()
     for block in _blocks(_equations(section.lines)):
         epoch = _is_epoch(block[0].text)
         found = [values for line in block for values in _from_line(line, epoch) if values]
         if found and epoch:
             point = {key: value for values in reversed(found) for key, value in values.items()}
             best = any(_BEST.search(line.text) for line in block)
-            epochs.append(Group("line", section.title, point, block[0].number, best))
+            group = Group("line", section.title, point, block[0].number, best)
+            if epochs and _one_epoch(epochs[-1], group):
+                group.values = epochs.pop().values | group.values
+            epochs.append(group)
             continue
         for values in found:
             claims.groups.append(Group("line", section.title, values, block[0].number))
             first = block[0].number if not pairs else first
-            pairs = pairs | {key: value for key, value in values.items() if key not in pairs}
+            unclear |= {key for key in values if key in pairs and _contradict(key, values[key], pairs[key])}
+            pairs = values | pairs
+    pairs = {key: value for key, value in pairs.items() if key not in unclear}
     if pairs:
         claims.groups.append(Group("pairs", section.title, pairs, first))
     claims.groups += epochs
     if len(epochs) == 1:  # one epoch is no curve: its figures are the section's result
         claims.groups.append(replace(epochs[0], kind="pairs"))
     claims.series += [epochs] if len(epochs) > 1 else []
+
+
+def _contradict(key: Key, first: Quantity, second: Quantity) -> bool:
+    """Whether a setting has two values in one place: then it speaks of several things, or of none."""
+    return key.name in SETTINGS and abs(first.value - second.value) > first.error + second.error
+
+
+def _one_epoch(before: Group, group: Group) -> bool:
+    """Whether two lines tell of one epoch, as a progress bar and what is printed after it."""
+    both = before.values.keys() & group.values.keys()
+    return Key("epoch") in both and all(before.values[key] == group.values[key] for key in both)
 
 
 def _equations(lines: Iterable[Line]) -> Iterator[Line]:
@@ -273,7 +317,7 @@ def _indent(text: str) -> int:
 def _from_line(line: Line, epoch: bool) -> list[dict[Key, Quantity]]:
     """Return the figures of a line, and of the objects of JSON in it: one group while no name comes twice."""
     text = _QUOTE.sub("", plain(line.text[:LONGEST].replace("|", " , ")))
-    text = _WORKED_OUT.sub("", text)
+    text = _CAME_FROM.sub("", _WORKED_OUT.sub("", text))
     listed = bool(epoch or _LISTED.match(line.text) or " | " in line.text)
     groups = [_pairs(_OBJECT.sub("{}", text), listed)]
     split = when = ""
@@ -303,9 +347,9 @@ def _pairs(text: str, listed: bool, split: str = "", when: str = "") -> dict[Key
         # what follows is told by the words around a name, not by the name: `max steps` is no maximum
         split, when = (key.split or split, key.when or when) if key else _told(match[1], split, when)
         end = match.end()
-    if listed or ":" in text:
-        for match in _BEFORE.finditer(text):
-            _put(values, key_of(match[2]), quantity(match[1]))
+    for match in _BEFORE.finditer(text):
+        if listed or ":" in text[: match.start()]:
+            _put(values, key_of(match[2], *_told(text[: match.start()], "", "")), quantity(match[1]))
     return values
 
 

@@ -26,7 +26,7 @@ SETTINGS = {
     "total iterations|updates|total updates|optimizer steps|global steps|num train steps|global step",
     "schedule_steps": "cosine steps|cosine cycle iters|cosine cycle|cosine horizon|decay steps|"
     "lr decay iters|lr decay steps|t max|schedule steps|cosine decay steps",
-    "epochs": "epochs|num epochs|num train epochs|max epochs|total epochs",
+    "epochs": "epochs|epochs trained|num epochs|num train epochs|max epochs|total epochs",
     "tokens": "total tokens|total tokens processed|tokens processed|tokens seen|token budget|tokens trained",
     "train_tokens": "train tokens|training tokens|dataset tokens|tokens in train|train set tokens|"
     "training set tokens|tokens train",

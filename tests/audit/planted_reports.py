@@ -58,6 +58,7 @@ FAULTY_REPORTS: dict[str, dict[str, str]] = {  # file → code → fault
         "d-over-n-wrong": "D/N from validation tokens",
         "perplexity-not-exp-loss": "perplexity of other weights",
         "best-by-wrong-direction": "best of another epoch",
+        "unequal-tokens": "unequal epochs compared",
         "no-seed": "no seed",
     },
     "e_faulty/report.md": {

@@ -193,6 +193,53 @@ def test_a_ratio_may_show_how_it_was_computed(tmp_path: Path, text: str) -> None
     assert codes(tmp_path, card + held) == {"d-over-n-wrong"}
 
 
+def test_a_progress_bar_and_what_follows_it_are_one_epoch(tmp_path: Path) -> None:
+    bar = "Epoch {0}/2: 100%|███| 9/9 [00:18<00:00, 7.6it/s, loss={1}]\n\n"
+    block = "Epoch {0}:\n  Val loss: {1}\n  Best so far\n"
+    text = "# Run\n" + "".join(part.format(*row) for row in ((1, 5.0), (2, 4.0)) for part in (bar, block))
+    assert audited(tmp_path, text).compared["best-by-wrong-direction"] == 2
+    assert codes(tmp_path, text.replace("4.0", "6.0")) == {"best-by-wrong-direction"}
+
+
+def test_what_a_section_says_of_other_models_is_not_its_own(tmp_path: Path) -> None:
+    """Settings given twice, optimal counts, sizes before a change, perplexity of another experiment."""
+    text = (
+        "# Small\n- seeds: 1, 2, 3\n- vocab: 1000\n- layers: 2\n- heads: 2\n- d_ff: 64\n- d_model: 32\n"
+        "## Reasons\n- d_model=16: too small\n- d_model=16→32: better\n**Optimal here:** 9M params\n"
+        "A prose of 5M params goes on:\n**This model:** 52,640 params\n"
+        "## Results\n- Val loss: 3.0\n- Val perplexity: 20.09\n- Perplexity: 300 to 20\n"
+    )
+    audit = audited(tmp_path, text)
+    assert audit.findings == []
+    assert audit.compared["parameter-count"] == 1
+    assert codes(tmp_path, text.replace("52,640", "252,640")) == {"parameter-count"}
+
+
+def test_a_table_whose_first_column_names_the_figures(tmp_path: Path) -> None:
+    table = (
+        "| Metric | one | two | change |\n|---|---|---|---|\n| Epochs | 3 | 3 | 0 |\n"
+        "| Val loss | 3.0 | 4.0 | 1.0 |\n| Val perplexity | 20.09 | 54.60 | 34.51 |\n"
+    )
+    audit = audited(tmp_path, table)
+    assert audit.findings == []
+    assert (audit.compared["perplexity-not-exp-loss"], audit.compared["unequal-tokens"]) == (2, 1)
+    assert codes(tmp_path, table.replace("54.60", "64.60")) == {"perplexity-not-exp-loss"}
+    assert codes(tmp_path, table.replace("| 3 | 3 |", "| 3 | 9 |")) == {"unequal-tokens"}
+
+
+def test_a_weight_that_two_parts_of_a_configuration_give(tmp_path: Path) -> None:
+    """The optimizer's alpha is not the one of PI; a smoothed PI is not that of its row."""
+    text = (
+        '```json\n{"optimizer": {"alpha": 0.1, "seed": 1}, "pi": {"alpha": 1.0, "ema_beta": 0.0}}\n```\n'
+        "| Epoch | Train loss | PI | Entropy | Grad norm |\n|---|---|---|---|---|\n"
+        "| 1 | 5.15 | 0.00304 | 5.173 | 0.6209 |\n| 2 | 4.17 | 0.00856 | 4.232 | 0.5238 |\n"
+    )
+    assert codes(tmp_path, text) == set()
+    late = text.replace("0.00856", "0.006")
+    assert codes(tmp_path, late) == {"pi-not-its-formula"}
+    assert codes(tmp_path, late.replace('"ema_beta": 0.0', '"ema_beta": 0.9')) == set()
+
+
 ARMS = (
     '# Arms\n```json\n{"arms": {"baseline": {"about": "x", "batch_size": 8, "seq_len": 64, "lr": 0.1,'
     ' "d_model": 16, "max_steps": 10}, "rate": {"about": "x", "lr": 0.2}, "wide": {"about": "x", '
