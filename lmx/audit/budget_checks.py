@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from lmx.audit.claims import Claims, Group
+from lmx.audit.claims import BASELINE, Claims, Group
 from lmx.audit.reading import Reading, is_point, is_result
 from lmx.audit.report_checks import Looked, Wrong, close, name_of
 from lmx.config import ModelConfig
@@ -25,6 +25,7 @@ COUNT = 5e-3  # relative, for parameters: norms and biases that a report does no
 SIZE = ("hidden_size", "num_layers", "num_heads", "head_dim", "intermediate_size")
 SIZES = ("num_heads", "num_kv_heads", "head_dim", "intermediate_size", "sequence_length")
 CONTEXTS = (256, 512, 1024, 2048)  # of learned positions, where a report does not say
+HEAD_DIMS = (64, 128, 256)  # where the heads do not divide the width and a report does not say
 WIDEST = 1e7  # no dimension is larger: a misread number
 LONG = 1e15  # beyond any count of tokens or parameters: a misread number
 
@@ -105,12 +106,13 @@ def _counts(sizes: tuple[int, ...], gated: tuple[bool, ...], learned: tuple[bool
     """
     vocab, width, layers, heads, kv_heads, head_dim, inner, context = sizes
     heads = heads or 1
-    if heads % (kv_heads or heads) or (not head_dim and width % heads):
+    if heads % (kv_heads or heads):
         return frozenset()
+    head_dims = HEAD_DIMS if not head_dim and width % heads else (head_dim or None,)
     contexts = [context] if context else CONTEXTS
     positions = [*(contexts if True in learned else ()), *([0] if False in learned else ())]
     found = set()
-    for gate, biased, qk_norm in product(gated, (True, False), (True, False)):
+    for gate, biased, qk_norm, head in product(gated, (True, False), (True, False), head_dims):
         model = ModelConfig(
             name="read",
             vocab_size=vocab,
@@ -118,7 +120,7 @@ def _counts(sizes: tuple[int, ...], gated: tuple[bool, ...], learned: tuple[bool
             num_layers=layers,
             num_heads=heads,
             num_kv_heads=kv_heads or None,
-            head_dim=head_dim or None,
+            head_dim=head,
             intermediate_size=inner or (round(8 * width / 3 / 64) * 64 if gate else 4 * width),
             activation="swiglu" if gate else "gelu",
             position="none",
@@ -187,7 +189,8 @@ def unequal(reading: Reading) -> Looked:
     """Rows that are compared after unequal amounts of text."""
     for claims, series in reading.series():
         rows = [group for group in series if not is_point(group)]
-        if len(rows) < 2 or (not any(map(is_result, rows)) and not reading.compared):
+        together = reading.compared or any(is_result(row) or BASELINE.search(row.title) for row in rows)
+        if len(rows) < 2 or not together:
             continue
         counts = {group.title: tokens for group in rows if (tokens := _tokens(reading, claims, group))}
         epochs = {group.title: value.value for group in rows if (value := group.get("epochs"))}
@@ -210,6 +213,8 @@ def _tokens(reading: Reading, claims: Claims, group: Group) -> float | None:
     settings = {name: q.value for name, q in reading.settings(claims, group).items()}
     if "tokens" in own:
         return settings["tokens"]
+    if "tokens" in settings and "total_steps" not in own:  # a budget of tokens: the steps are not those given
+        return None
     factors = ("total_steps", "batch_size", "sequence_length")
     if not own & set(factors) or any(name not in settings for name in factors):
         return None

@@ -3,112 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from lmx.audit.markdown import DEEPEST, Line, Section, Table, plain
+from lmx.audit.names import NUMBER, SETTINGS, Key, Quantity, is_number, key_of, qualified, quantity
 
-# what reports call a setting; `_`, `-`, `/` and `.` count as spaces
-SETTINGS = {
-    "hidden_size": "hidden size|hidden dim|hidden dimension|d model|model dim|model dimension|width|n embd|"
-    "dim|embedding dim|embedding dimension|embed dim|d",
-    "num_layers": "layers|n layer|n layers|num layers|num hidden layers|number of layers|depth|l",
-    "num_heads": "heads|n head|n heads|num heads|num attention heads|attention heads|number of heads",
-    "num_kv_heads": "kv heads|n kv heads|num kv heads|num key value heads",
-    "head_dim": "head dim|head dimension|head size|d head",
-    "intermediate_size": "intermediate size|d ff|ff|ffn|ffn dim|ff dim|feed forward|feedforward|"
-    "feed forward dim|dim feedforward|mlp dim|ffn hidden|ff size|feed forward size",
-    "vocab_size": "vocab size|vocab|vocabulary|vocabulary size|n vocab|v",
-    "sequence_length": "sequence length|seq len|seq length|context length|context|max seq len|block size|"
-    "block|max sequence length|n positions|max position embeddings|context window|t",
-    "batch_size": "batch size|batch|train batch size|per device train batch size",
-    "accumulation": "gradient accumulation steps|gradient accumulation|grad accum|accumulation steps|"
-    "accumulation",
-    "total_steps": "total steps|steps|max steps|training steps|train steps|num steps|iterations|max iters|"
-    "total iterations|updates|total updates|optimizer steps|global steps|num train steps|global step",
-    "schedule_steps": "cosine steps|cosine cycle iters|cosine cycle|cosine horizon|decay steps|"
-    "lr decay iters|lr decay steps|t max|schedule steps|cosine decay steps",
-    "epochs": "epochs|num epochs|num train epochs|max epochs|total epochs",
-    "tokens": "total tokens|total tokens processed|tokens processed|tokens seen|token budget|tokens trained",
-    "train_tokens": "train tokens|training tokens|dataset tokens|tokens in train|train set tokens|"
-    "training set tokens|tokens train",
-    "validation_tokens": "validation tokens|val tokens|tokens validation|eval tokens|validation set tokens",
-    "parameters": "parameters|params|total parameters|total params|num parameters|number of parameters|"
-    "n params|parameter count|model parameters|n parameters|trainable parameters",
-    "ratio": "d n|d n ratio|tokens per parameter|tokens parameter|token parameter ratio|chinchilla ratio|"
-    "tokens to parameters|data to parameter ratio|ratio d n",
-    "seed": "seed|random seed|seeds",
-    "stride": "stride|window stride",
-    "eval_batches": "eval batches|eval iters|eval steps per evaluation|max eval batches|validation batches|"
-    "num eval batches|eval windows",
-    "lr": "lr|learning rate|max lr|max learning rate|peak lr|rate|peak learning rate",
-    "alpha": "alpha|α",
-    "gamma": "gamma|γ",
-    "epoch": "epoch",
-    "step": "step|iteration|iter",
-}
-MEASURES = {
-    "loss": "loss|nll",
-    "ce": "ce loss|cross entropy|cross entropy loss|ce|loss ce",
-    "ppl": "perplexity|ppl",
-    "entropy": "entropy|mean entropy",
-    "grad_norm": "grad norm|gradient norm|grad l2 norm",
-    "pi": "pi|predictive integrity",
-    "accuracy": "accuracy|acc|token accuracy",
-    "cosine": "cosine loss|cos loss|l cos|cosine",
-    "effective_gamma": "eff gamma|effective gamma",
-}
-_SPLITS = {
-    "train": "train|training|tr",
-    "val": "val|valid|validation|eval|evaluation|dev|held out",
-    "test": "test",
-}
-_WHENS = {
-    "best": "best|lowest|minimum|min",
-    "final": "final|last|end",
-    "initial": "initial|start|step 0|before training|untrained|initial step",
-    "other": "target|expected|published|baseline|delta|Δ|improvement|difference|change|gain|goal|maximum|max|"
-    "highest|optimal|optimum|needed|required|smoothed|word",
-}
-_NAMES = {
-    alias: name for table in (SETTINGS, MEASURES) for name, text in table.items() for alias in text.split("|")
-}
-_WORDS = {word: ("split", name) for name, text in _SPLITS.items() for word in text.split("|")} | {
-    word: ("when", name) for name, text in _WHENS.items() for word in text.split("|")
-}
+# the title of the arm that others are compared with: `baseline`, `2. Baseline (pre-norm)`, `Run 1 - baseline`
+BASELINE = re.compile(
+    r"(?:^\W*|[:.(]\s*|\s[-–—]\s+)(?:the )?baseline\b(?!\W*(?:vs|versus|against|and|compar))", re.IGNORECASE
+)
+_COUNTED = {"tokens", "parameters", "ratio", "epoch", "step"}  # follow from settings, or are a place in a run
+COUNTS = 1000  # a number of parameters is larger, a ratio is not
 LONGEST = 2000  # characters of a line that are read: what is longer is no sentence
-_LONGEST = 5  # words of a name
-_NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?"
-_QUANTITY = re.compile(
-    rf"\s*[~≈]?\s*\$?({_NUMBER})(?:\s*[×x]\s*10\^?(-?\d{{1,3}}))?\s*([kKMBT](?![\w/])|million|billion)?"
-)
-_LARGEST_POWER = 290  # of ten; what is beyond is no figure, and times a scale no float
-_SCALES = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12, "million": 1e6, "billion": 1e9}
-_PAIR = re.compile(rf"([^\W\d][\w /.·-]*?)\s*(?:\([^()]*\))?\s*([:=]|\s)\s*(?=[~≈]?\s*{_NUMBER})")
-_BEFORE = re.compile(rf"({_NUMBER}\s*[kKMB]?)\s+(layers|heads|parameters|params)\b")
-_BEST = re.compile(r"best so far|new best|\(best\)|\bbest\s*[!✓*]|[★✅]|← ?best", re.IGNORECASE)
+_PAIR = re.compile(rf"([^\W\d][\w /.·-]{{0,80}}?)\s*(?:\([^()]*\))?\s*([:=]|\s)\s*(?=[~≈]?\s*{NUMBER})")
+# a number, not the end of a range, before what it counts
+_BEFORE = re.compile(rf"(?<![\w.,])(?<!\d[-–])({NUMBER}\s*[kKMB]?)\s+(layers|heads|parameters|params)\b")
+_BEST = re.compile(r"best (?:\w+ )?so far|new best|\(best\)|\bbest\s*[!✓*]|[★✅]|← ?best", re.IGNORECASE)
+_ITEM = re.compile(r"\s*([-*+•]|\d+[.)])\s")
 # a line of a list, or one that begins with what it is about; in prose a number beside a name may be another's
-_LISTED = re.compile(
-    r"\s*([-*+•]|\d+[.)])\s|\W*(best|final|initial|lowest)\b|[\w /-]{2,30}:\s", re.IGNORECASE
-)
+_LISTED = re.compile(_ITEM.pattern + r"|\W*(best|final|initial|lowest)\b|[\w /-]{2,30}:\s", re.IGNORECASE)
 _EPOCH = re.compile(r"^\W*(?:epoch|step|iter|iteration)\W{0,3}\d", re.IGNORECASE)
-
-
-class Quantity(NamedTuple):
-    """A printed number, and half a unit of its last digit."""
-
-    value: float
-    error: float
-
-
-class Key(NamedTuple):
-    """What a number stands for; `split` and `when` (best, final, initial) are empty where nothing says so."""
-
-    name: str
-    split: str = ""
-    when: str = ""
+_CHANGE = re.compile(r"Δ|\b(?:delta|diff\w*|change|improvement|gain)\b", re.IGNORECASE)
+_NAMED = re.compile(r"\W*[a-z]+\W{0,3}\d[\d,]*(?:\s*(?:/|of)\s*\d[\d,]*)?\W*", re.IGNORECASE)  # `Epoch 2:`
+_STATED = re.compile(r"\W*[a-z]+\W*[:=]\W*\d[\d,]*\W*", re.IGNORECASE)  # `Step: 7,063`
+_OBJECT = re.compile(r"\{([^{}]*)\}")
+_QUOTE = re.compile(r"[\"'](?=\s*[:=])")  # that ends a quoted key
+_TERM = rf"{NUMBER}(?: ?(?:[kKMBT]|million|billion)\b)?(?:\s+(?:\w+\s+)?(?:tokens|param\w*|steps)\b)?"
+_QUOTIENT = re.compile(rf"\s*({_TERM})\s*[/÷]\s*({_TERM})")
+# the way to a result, `242,643 / 869,153 =`
+_CAME_FROM = re.compile(rf"(?<![\w.,]){NUMBER}\s*(?:→|->)\s*(?={NUMBER})")  # `128 → 256`
+_WORKED_OUT = re.compile(rf"(?<![\w.,]){_TERM}\s*[/÷]\s*{_TERM}\s*[=≈]\s*(?=[~≈]?\s*{NUMBER})")
 
 
 @dataclass
@@ -126,6 +52,11 @@ class Group:
         """Return a figure by its name."""
         return self.values.get(Key(name, split, when))
 
+    @property
+    def settings(self) -> dict[str, Quantity]:
+        """Return its settings by name."""
+        return {k.name: value for k, value in self.values.items() if k.name in SETTINGS and not k.when}
+
 
 @dataclass
 class Claims:
@@ -134,54 +65,6 @@ class Claims:
     section: Section
     groups: list[Group] = field(default_factory=list)
     series: list[list[Group]] = field(default_factory=list)
-
-
-def quantity(text: str) -> Quantity | None:
-    """Read the number that a text begins with: `39,605,248`, `17M`, `3e-4`, `≈ 1.2 × 10^9`; None for none."""
-    match = _QUANTITY.match(text)
-    if match is None:
-        return None
-    digits = match[1].replace(",", "").lower()
-    mantissa, _, exponent = digits.partition("e")
-    power = int(exponent or 0) + int(match[2] or 0)
-    if abs(power) > _LARGEST_POWER:
-        return None
-    scale = 10.0**power * _SCALES.get((match[3] or "").lower(), 1.0)
-    decimals = len(mantissa.partition(".")[2])
-    value = float(mantissa) * scale
-    exact = scale == 1.0 and not decimals
-    return Quantity(value, 0.0 if exact else 0.5 * 10.0**-decimals * scale)
-
-
-@lru_cache(maxsize=4096)
-def key_of(text: str, split: str = "", when: str = "") -> Key | None:
-    """Read what a heading of a column, a key or a phrase stands for; its last words decide. None: unknown.
-
-    `split` and `when` hold where the text itself names none.
-    """
-    text = re.sub(r"\([^()]*\)|[*`]", " ", text.lower())
-    words = re.sub(r"[_/.\-:=#|]+", " ", text).split()
-    for size in range(min(_LONGEST, len(words)), 0, -1):
-        name = _NAMES.get(" ".join(words[-size:]))
-        if name is None:
-            continue
-        split, when = _qualified(words[:-size], split, when)
-        if name in MEASURES:
-            return Key(name, split, when)
-        plain_setting = not when or when == "final"
-        return Key(name) if plain_setting else Key(name, "", when)
-    return None
-
-
-def _qualified(words: list[str], split: str, when: str) -> tuple[str, str]:
-    for first in range(len(words)):
-        for size in (2, 1):
-            kind, name = _WORDS.get(" ".join(words[first : first + size]), ("", ""))
-            if kind == "split":
-                split = name
-            elif kind == "when" and when != "other":
-                when = name
-    return split, when
 
 
 def claims_of(root: Section) -> list[Claims]:
@@ -203,6 +86,25 @@ def _claims(section: Section) -> Claims:
     return claims
 
 
+def completed(own: dict[str, Quantity], baseline: dict[str, Quantity]) -> dict[str, Quantity]:
+    """Add the baseline's settings to those of an arm that lists only what differs.
+
+    An arm gives some setting that its baseline gives too; what gives none is no arm, and stays as it is.
+    """
+    left = _COUNTED | {"total_steps"} if "tokens" in baseline else _COUNTED
+    given = {name: value for name, value in baseline.items() if name not in left}
+    return given | own if given.keys() & own.keys() else own
+
+
+def _complete(rows: list[Group]) -> None:
+    base = next((row for row in rows if BASELINE.search(row.title)), None)
+    if base is None:
+        return
+    for row in rows:
+        settings = completed(row.settings, base.settings)
+        row.values |= {Key(name): value for name, value in settings.items()}
+
+
 # ---- tables
 
 
@@ -213,6 +115,7 @@ def _from_table(table: Table, title: str) -> list[Group]:
             _put(values, key_of(name), quantity(text))
         if values:
             return [Group("pairs", title, values, table.number)]
+    table = _upright(table)
     groups = []
     for at, row in enumerate(table.rows):
         values = {}
@@ -221,16 +124,36 @@ def _from_table(table: Table, title: str) -> list[Group]:
         label = next((text for text in row if text and quantity(text) is None), row[0] if row else "")
         marked = bool(_BEST.search(" ".join(row)))
         groups.append(Group("row", label, values, table.number + 2 + at, marked, row))
-    return [group for group in groups if group.values]
+    groups = [group for group in groups if group.values]
+    _complete(groups)
+    return groups
+
+
+def _upright(table: Table) -> Table:
+    """Turn a table whose first column holds the names: `Metric | run 1 | run 2`."""
+    names = [row[0] for row in table.rows]
+    heads = table.header[1:]
+    arms = [at for at, head in enumerate(heads, 1) if head and not _CHANGE.search(head)]
+    told = [_told(head, "", "") for head in heads]
+    if (
+        len(arms) < 2
+        or sum(key_of(name) is not None for name in names) < 2
+        or any(map(key_of, heads))
+        or any(split or when not in ("", "other") for split, when in told)
+    ):
+        return table
+    rows = [[table.header[at], *(row[at] for row in table.rows)] for at in arms]
+    return Table([table.header[0], *names], rows, table.number)
 
 
 def _put_cell(values: dict[Key, Quantity], header: str, text: str) -> None:
     key, names, parts = key_of(header), header.split("/"), text.split("/")
-    if len(names) == len(parts) > 1 and all(map(quantity, parts)):  # d/heads/ff/L: 16/2/64/2
+    several = len(names) == len(parts) > 1 and all(map(quantity, parts))
+    if several and key != Key("ratio"):  # d/heads/ff/L: 16/2/64/2
         for name, part in zip(names, parts, strict=True):
             _put(values, key_of(name), quantity(part))
         return
-    _put(values, key, quantity(text))
+    _put(values, key, _figure(key, text))
 
 
 def _put(values: dict[Key, Quantity], key: Key | None, value: Quantity | None) -> None:
@@ -252,40 +175,51 @@ def _from_json(value: Any, number: int, title: str, depth: int = 0) -> Iterator[
     if not isinstance(value, dict):
         return
     values: dict[Key, Quantity] = {}
-    rows: list[tuple[str, Any]] = []
-    _flatten(value, "", values, rows, depth)
+    tables: list[dict[str, Any]] = []
+    unclear: set[Key] = set()
+    for key, figure in _flatten(value, "", tables, depth):
+        unclear |= {key} if key in values and _contradict(key, figure, values[key]) else set()
+        _put(values, key, figure)
+    values = {key: figure for key, figure in values.items() if key not in unclear}
     if values:
         yield Group("json", title, values, number)
-    for name, row in rows:
-        yield from _from_json(row, number, name, depth + 1)
+    for table in tables:
+        rows = [list(_from_json(row, number, name, depth + 1)) for name, row in table.items()]
+        _complete([groups[0] for groups in rows if groups])
+        for groups in rows:
+            yield from groups
 
 
 def _flatten(
-    value: dict[str, Any], parent: str, values: dict[Key, Quantity], rows: list[tuple[str, Any]], depth: int
-) -> None:
-    alike = _alike([item for item in value.values() if isinstance(item, dict)])
+    value: dict[str, Any], parent: str, tables: list[dict[str, Any]], depth: int
+) -> Iterator[tuple[Key, Quantity]]:
+    """Yield the figures of an object and of the objects in it; what is rows goes into `tables`."""
+    objects = {name: item for name, item in value.items() if isinstance(item, dict)}
+    rows = objects if _are_rows(objects) or depth >= DEEPEST else {}
+    if rows:
+        tables.append(rows)
     for name, item in value.items():
-        if isinstance(item, dict) and not alike and depth < DEEPEST:
-            _flatten(item, name, values, rows, depth + 1)
-        elif isinstance(item, dict | list):
-            rows.append((str(name), item))
+        if name in rows:
+            continue
+        if isinstance(item, dict):
+            yield from _flatten(item, name, tables, depth + 1)
+        elif isinstance(item, list):
+            tables.append({name: item})
         elif not isinstance(item, bool) and isinstance(item, int | float | str):
             key = key_of(f"{parent} {name}") or key_of(str(name))
             text = repr(item) if isinstance(item, float) else str(item)
-            _put(values, key, quantity(text) if isinstance(item, int | float) or _is_number(item) else None)
+            figure = quantity(text) if isinstance(item, int | float) or is_number(item) else None
+            if key is not None and figure is not None:
+                yield key, figure
 
 
-def _is_number(text: str) -> bool:
-    match = _QUANTITY.match(text)
-    return match is not None and match.end() == len(text)
-
-
-def _alike(objects: list[dict[str, Any]]) -> bool:
-    """Whether objects are rows of one table: two or more with most of their keys in common."""
+def _are_rows(objects: dict[str, dict[str, Any]]) -> bool:
+    """Whether objects are rows of a table: two or more with most keys in common, or beside a baseline."""
     if len(objects) < 2:
         return False
-    common = set.intersection(*(set(item) for item in objects))
-    return bool(common) and 2 * len(common) >= max(len(item) for item in objects)
+    common = set.intersection(*map(set, objects.values()))
+    alike = bool(common) and 2 * len(common) >= max(map(len, objects.values()))
+    return alike or any(map(BASELINE.search, objects))
 
 
 # ---- lines
@@ -295,39 +229,138 @@ def _from_lines(section: Section, claims: Claims) -> None:
     pairs: dict[Key, Quantity] = {}
     first = section.number
     epochs: list[Group] = []
-    for line in section.lines:
-        values = _from_line(line)
-        if not values:
+    unclear: set[Key] = set()
+    for block in _blocks(_equations(section.lines)):
+        epoch = _is_epoch(block[0].text)
+        found = [values for line in block for values in _from_line(line, epoch) if values]
+        if found and epoch:
+            point = {key: value for values in reversed(found) for key, value in values.items()}
+            best = any(_BEST.search(line.text) for line in block)
+            group = Group("line", section.title, point, block[0].number, best)
+            if epochs and _one_epoch(epochs[-1], group):
+                group.values = epochs.pop().values | group.values
+            epochs.append(group)
             continue
-        if _EPOCH.match(plain(line.text[:LONGEST])):
-            epochs.append(Group("line", section.title, values, line.number, bool(_BEST.search(line.text))))
-            continue
-        claims.groups.append(Group("line", section.title, values, line.number))
-        for key, value in values.items():
-            first = line.number if not pairs else first
-            pairs.setdefault(key, value)
+        for values in found:
+            claims.groups.append(Group("line", section.title, values, block[0].number))
+            first = block[0].number if not pairs else first
+            unclear |= {key for key in values if key in pairs and _contradict(key, values[key], pairs[key])}
+            pairs = values | pairs
+    pairs = {key: value for key, value in pairs.items() if key not in unclear}
     if pairs:
         claims.groups.append(Group("pairs", section.title, pairs, first))
     claims.groups += epochs
+    if len(epochs) == 1:  # one epoch is no curve: its figures are the section's result
+        claims.groups.append(replace(epochs[0], kind="pairs"))
     claims.series += [epochs] if len(epochs) > 1 else []
 
 
-def _from_line(line: Line) -> dict[Key, Quantity]:
-    """Return `key: number`, `key=number` and, in lists and lines of epochs, `key number` and `12 layers`."""
-    text = plain(line.text[:LONGEST].replace("|", " , "))
-    listed = bool(_LISTED.match(line.text) or _EPOCH.match(text) or " | " in line.text)
+def _contradict(key: Key, first: Quantity, second: Quantity) -> bool:
+    """Whether a setting has two values in one place: then it speaks of several things, or of none."""
+    return key.name in SETTINGS and abs(first.value - second.value) > first.error + second.error
+
+
+def _one_epoch(before: Group, group: Group) -> bool:
+    """Whether two lines tell of one epoch, as a progress bar and what is printed after it."""
+    both = before.values.keys() & group.values.keys()
+    return Key("epoch") in both and all(before.values[key] == group.values[key] for key in both)
+
+
+def _equations(lines: Iterable[Line]) -> Iterator[Line]:
+    """Yield the lines; one that begins with `=` goes on with the line above it."""
+    waiting: Line | None = None
+    for line in lines:
+        text = line.text.strip()
+        if waiting is not None and text.startswith(("=", "≈")) and len(waiting.text) < LONGEST:
+            waiting = Line(waiting.number, f"{waiting.text} {text}")
+            continue
+        if waiting is not None:
+            yield waiting
+        waiting = line
+    if waiting is not None:
+        yield waiting
+
+
+def _blocks(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    """Yield each line by itself; the line of an epoch with those beneath it that say more of it."""
+    block: list[Line] = []
+    for line in lines:
+        if block and _is_epoch(block[0].text) and _says_more(block, line.text):
+            block.append(line)
+            continue
+        if block:
+            yield block
+        block = [line]
+    if block:
+        yield block
+
+
+def _is_epoch(text: str) -> bool:
+    return _EPOCH.match(plain(text[:LONGEST])) is not None
+
+
+def _says_more(block: list[Line], text: str) -> bool:
+    """Whether a line is indented beneath an epoch's line, or an item of the list that follows its name."""
+    head = block[0].text
+    if not text.strip():
+        return len(block) == 1
+    if _is_epoch(text) and not _STATED.fullmatch(text):  # an epoch of its own
+        return False
+    named = _NAMED.fullmatch(plain(head[:LONGEST])) and not _ITEM.match(head)
+    return _indent(text) > _indent(head) or bool(named and _ITEM.match(text))
+
+
+def _indent(text: str) -> int:
+    return len(text) - len(text.lstrip())
+
+
+def _from_line(line: Line, epoch: bool) -> list[dict[Key, Quantity]]:
+    """Return the figures of a line, and of the objects of JSON in it: one group while no name comes twice."""
+    text = _QUOTE.sub("", plain(line.text[:LONGEST].replace("|", " , ")))
+    text = _CAME_FROM.sub("", _WORKED_OUT.sub("", text))
+    listed = bool(epoch or _LISTED.match(line.text) or " | " in line.text)
+    groups = [_pairs(_OBJECT.sub("{}", text), listed)]
     split = when = ""
+    end = 0
+    for match in _OBJECT.finditer(text):
+        split, when = _told(text[end : match.start()], split, when)
+        end = match.end()
+        values = _pairs(match[1], False, split, when)
+        if split == "test":  # trainers name every evaluation `eval_`, that of the test split too
+            values = {k._replace(split="test") if k.split == "val" else k: v for k, v in values.items()}
+        if groups[-1].keys() & values.keys():
+            groups.append(values)
+        else:
+            groups[-1] |= values
+    return groups
+
+
+def _pairs(text: str, listed: bool, split: str = "", when: str = "") -> dict[Key, Quantity]:
+    """Return `key: number`, `key=number` and, where `listed`, `key number` and `12 layers`."""
     values: dict[Key, Quantity] = {}
     end = 0
     for match in _PAIR.finditer(text):
-        before = text[end : match.end(1)].lower()
-        split, when = _qualified(re.sub(r"[^\w ]+|_", " ", before).split(), split, when)
+        split, when = _told(text[end : match.start(1)], split, when)
+        key = key_of(match[1], split, when)
         if match[2] in ":=" or listed:
-            key = key_of(match[1], split, when)
-            value = quantity(text[match.end() :])
-            _put(values, key, value)
+            _put(values, key, _figure(key, text[match.end() :]))
+        # what follows is told by the words around a name, not by the name: `max steps` is no maximum
+        split, when = (key.split or split, key.when or when) if key else _told(match[1], split, when)
         end = match.end()
-    if listed or ":" in text:
-        for match in _BEFORE.finditer(text):
-            _put(values, key_of(match[2]), quantity(match[1]))
+    for match in _BEFORE.finditer(text):
+        if listed or ":" in text[: match.start()]:
+            _put(values, key_of(match[2], *_told(text[: match.start()], "", "")), quantity(match[1]))
     return values
+
+
+def _told(text: str, split: str, when: str) -> tuple[str, str]:
+    return qualified(re.sub(r"[^\w ]+|_", " ", text.lower()).split(), split, when)
+
+
+def _figure(key: Key | None, text: str) -> Quantity | None:
+    """Read the number of a key; a ratio may stand as its two numbers, `242,643 / 869,153`."""
+    match = _QUOTIENT.match(text) if key == Key("ratio") else None
+    over, under = (quantity(match[1]), quantity(match[2])) if match else (None, None)
+    if over is None or under is None or under.value < COUNTS:  # `2.7 / 20` is a ratio and its target
+        return quantity(text)
+    return Quantity(over.value / under.value, (over.error + under.error) / under.value)

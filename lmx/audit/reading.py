@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from lmx.audit.claims import MEASURES, SETTINGS, Claims, Group, Key, Quantity, claims_of
+from lmx.audit.claims import BASELINE, Claims, Group, claims_of, completed
 from lmx.audit.markdown import Section, Table, parse
+from lmx.audit.names import MEASURES, SETTINGS, Key, Quantity
 from lmx.config.errors import DataError, nearest
 
 LARGEST = 20 * 2**20  # bytes: a report is read by people
@@ -54,39 +55,68 @@ class Reading:
                 yield claims, group
 
     def series(self) -> Iterator[tuple[Claims, list[Group]]]:
-        """Yield every table of figures and every run of epoch lines with its section."""
+        """Yield every table of figures, run of epoch lines and set of arms with its section."""
         for claims in self.claims:
             for series in claims.series:
                 yield claims, series
+            if arms := self._arms(claims.section):
+                yield claims, arms
+
+    @cached_property
+    def _baselines(self) -> dict[int, Section]:
+        """The part of each section that is titled as a baseline, by identity."""
+        return {
+            id(section): child
+            for section in self.root.walk()
+            for child in reversed(section.children)
+            if BASELINE.search(child.title)
+        }
+
+    def _arms(self, section: Section) -> list[Group]:
+        """Return the settings of a baseline's section and of those beside it, as rows of a table."""
+        baseline = self._baselines.get(id(section))
+        if baseline is None:
+            return []
+        given = self._unambiguous(baseline).keys()
+        arms = []
+        for child in section.children:
+            own = self._unambiguous(child).keys()
+            if own & given and not TOGETHER.search(child.title) and not RESULTS.fullmatch(child.title):
+                settings = self._settings(child).items()
+                values = {Key(name): value for name, value in settings if name not in ("epoch", "step")}
+                arms.append(Group("pairs", child.title, values, child.number))
+        return arms if len(arms) > 1 else []
 
     def scope(self, section: Section) -> dict[str, Quantity]:
         """Return the settings that hold in a section: its own, or of the nearest heading with one value."""
         found: dict[str, Quantity] = {}
         node: Section | None = section
         while node is not None:
-            for name, value in self._unambiguous(node).items():
+            for name, value in self._settings(node).items():
                 found.setdefault(name, value)
             node = self.parents.get(id(node))
         return found
+
+    def _settings(self, section: Section) -> dict[str, Quantity]:
+        """Return the settings with one value in a section; of an arm, those of its baseline as well."""
+        own = self._unambiguous(section)
+        baseline = self._baselines.get(id(self.parents.get(id(section))))
+        return own if baseline is None else completed(own, self._unambiguous(baseline))
 
     def _unambiguous(self, section: Section) -> dict[str, Quantity]:
         if id(section) not in self._scopes:
             values: dict[str, dict[float, Quantity]] = {}
             for inner in section.walk():
                 for group in self._of_section[id(inner)].groups:
-                    for key, value in group.values.items() if group.kind in ("pairs", "json") else ():
-                        if key.name in SETTINGS and not key.when:
-                            values.setdefault(key.name, {})[value.value] = value
+                    for name, value in group.settings.items() if group.kind in ("pairs", "json") else ():
+                        values.setdefault(name, {})[value.value] = value
             single = {name: next(iter(found.values())) for name, found in values.items() if len(found) == 1}
             self._scopes[id(section)] = single
         return self._scopes[id(section)]
 
     def settings(self, claims: Claims, group: Group) -> dict[str, Quantity]:
         """Return the settings that hold for one group: its own before those of its section."""
-        own = {
-            key.name: value for key, value in group.values.items() if key.name in SETTINGS and not key.when
-        }
-        return self.scope(claims.section) | own
+        return self.scope(claims.section) | group.settings
 
     def experiment(self, section: Section) -> str | None:
         """Return the heading of the experiment a section belongs to; None where it speaks of several."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lmx.audit.claims import Claims, Group, Key, Quantity
+from lmx.audit.claims import Claims, Group
+from lmx.audit.names import Key, Quantity
 from lmx.audit.reading import Reading, is_point, is_result
 from lmx.measure import log_predictive_integrity
 
@@ -15,6 +17,7 @@ INTEGRITY = 0.05  # relative: exp of a mean against a mean of exp
 COLLAPSED = 0.1  # entropy over loss, as for runs
 UNSURE = 0.5  # nats: a model with this loss cannot be certain everywhere
 FAR = 0.05  # of ln V
+_SMOOTHED = re.compile(r"ema[_ ]beta\W{1,5}0?\.\d*[1-9]", re.IGNORECASE)
 FINE = 5e-5  # half a unit of the fourth decimal: coarser figures agree by chance
 
 
@@ -48,8 +51,9 @@ def perplexity(reading: Reading) -> Looked:
 
 def _losses(group: Group, key: Key) -> list[Quantity]:
     """The losses that a perplexity may belong to: cross-entropy before a mixed loss."""
+    named = any(k.name == "ppl" and k.split and k.when == key.when for k in group.values)  # has the loss then
     for name in ("ce", "loss"):
-        splits = (key.split,) if key.split else ("val", "", "train", "test")
+        splits = (key.split,) if key.split else (("",) if named else ("val", "", "train", "test"))
         found = [group.get(name, split, key.when) for split in splits]
         if key.split and found == [None]:
             found = [group.get(name, "", key.when)]
@@ -135,7 +139,8 @@ def _all_have(points: list[Group], key: Key) -> bool:
 
 
 def integrity(reading: Reading) -> Looked:
-    """PI must be exp(−(αH + γG)) of the entropy and the gradient norm beside it."""
+    """PI must be exp(−(αH + γG)) of the entropy and the gradient norm beside it; a smoothed one is later."""
+    smoothed = _SMOOTHED.search(reading.text)
     for claims, group in reading.groups():
         pi, entropy, norm = (
             group.get(name) or group.get(name, "train") for name in ("pi", "entropy", "grad_norm")
@@ -158,7 +163,7 @@ def integrity(reading: Reading) -> Looked:
                 f"PI {pi.value:g} is exp(−G) alone at G {norm.value:g}: the entropy in it was zero, "
                 f"beside a loss of {loss.value:g}",
             )
-        elif entropy is not None:
+        elif entropy is not None and not smoothed:
             whole = _integrity(entropy.value, norm.value, alpha, gamma)
             alone = ", which is exp(−G) alone: the entropy in it was zero" if without else ""
             yield (

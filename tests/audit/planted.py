@@ -10,18 +10,18 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 from audit_bench import Bench, edit, put, timed, with_losses
+from planted_reports import CLEAN_REPORTS, FAULTY_REPORTS, REPORTS, layout
 
 from lmx.audit import Finding, audit_comparison, audit_run
 from lmx.audit.report import audit_report
 from lmx.optim.orthogonal import orthogonalise
 from lmx.runs import Run, RunFolder
 
-REPORTS = Path(__file__).with_name("reports")
 Make = Callable[[Bench], Sequence[Finding]]
 Change = Callable[[Run], object]
 REAL, EDITED, REPORT = "real run", "edited record", "report"
@@ -31,7 +31,7 @@ REAL, EDITED, REPORT = "real run", "edited record", "report"
 class Plant:
     """One fault, where it was recorded (a family, or the issue), how it is planted, and its code.
 
-    A report of a family holds all its faults at once; elsewhere one fault stands alone.
+    A report holds all its faults at once; elsewhere one fault stands alone.
     """
 
     family: str
@@ -43,9 +43,7 @@ class Plant:
     def outcome(self, bench: Bench) -> tuple[bool, set[str]]:
         """Return whether the fault is found, and the codes of false alarms beside it."""
         found = {finding.code for finding in self.make(bench)}
-        planted = {self.code}
-        if self.how == REPORT:
-            planted = {other.code for other in PLANTED if (other.family, other.how) == (self.family, REPORT)}
+        planted = {other.code for other in PLANTED if other.make is self.make}
         return self.code in found, found - planted
 
 
@@ -118,6 +116,7 @@ def beside(change: Change) -> Make:
     return arms(setting("optimizer.lr", 1e-3), both(setting("optimizer.lr", 2e-3), change))
 
 
+@cache
 def report(name: str) -> Make:
     """Read a report."""
     return lambda bench: audit_report(REPORTS / name).findings
@@ -233,7 +232,7 @@ def overfitted(bench: Bench) -> list[Finding]:
     return audit_run(run)
 
 
-PLANTED: tuple[Plant, ...] = (
+IN_RUNS: tuple[Plant, ...] = (
     # A
     Plant("A", "pads in loss and perplexity", REAL, "padding-in-loss",
           real(*ROWS, "data.mask_padding=false")),
@@ -243,14 +242,11 @@ PLANTED: tuple[Plant, ...] = (
           edited(lambda run: edit(run, "train", entropy_over_vocabulary))),
     Plant("A", "PI without its entropy", EDITED, "pi-not-its-formula",
           edited(lambda run: edit(run, "train", no_entropy_in_pi))),
-    Plant("A", "PI = exp(−G), in a report", REPORT, "pi-not-its-formula", report("a_faulty.md")),
-    Plant("A", "entropy 0.000, in a report", REPORT, "entropy-wrong-denominator", report("a_faulty.md")),
     Plant("A", "last validation batch dropped", REAL, "last-batch-dropped", real("data.held_out_batch=7")),
     Plant("A", "last validation batch missing from the windows", EDITED, "last-batch-dropped",
           lambda bench: audit_run(with_losses(timed(bench.run()), bench.empty(), 64))),
     Plant("A", "best by max, configured", REAL, "best-by-wrong-direction", real("checkpoint.best_mode=max")),
     Plant("A", "best by max, in the record", EDITED, "best-by-wrong-direction", wrong_best),
-    Plant("A", "best by max, in a report", REPORT, "best-by-wrong-direction", report("a_faulty.md")),
     Plant("A", "norm after the step: Muon's buffer", EDITED, "gradient-norm-after-update",
           edited(orthogonal_norms, "optimizer=muon")),
     Plant("A", "norm after clipping", EDITED, "gradient-norm-after-update",
@@ -271,72 +267,42 @@ PLANTED: tuple[Plant, ...] = (
     Plant("B", "NoPE with RoPE left in", REAL, "identical-results", two_names),
     Plant("B", "NoPE with RoPE left in, by the self-test", EDITED, "positions-not-as-claimed",
           edited(known("self_test.sees_order", True), "model.position=none", *SHORT)),
-    Plant("B", "one result for two experiments, in a report", REPORT, "identical-results",
-          report("b_faulty.md")),
     Plant("B", "steps counted as lines of the log", EDITED, "steps-miscounted",
           edited(lines_as_steps, "schedule=constant", *SHORT)),
-    Plant("B", "steps counted as lines, in a report", REPORT, "steps-miscounted", report("b_faulty.md")),
     Plant("B", "evaluation on 20 random windows", REAL, "evaluation-not-whole-split",
           real("train.eval_windows=20")),
     Plant("B", "evaluation on part of the windows, in the record", EDITED, "evaluation-not-whole-split",
           lambda bench: audit_run(with_losses(timed(bench.run()), bench.empty(), 20))),
-    Plant("B", "evaluation on 20 batches, in a report", REPORT, "evaluation-not-whole-split",
-          report("b_faulty.md")),
     Plant("B", "cosine longer than the run", REAL, "schedule-horizon", real("schedule.decay_steps=60")),
-    Plant("B", "cosine longer than the run, in a report", REPORT, "schedule-horizon", report("b_faulty.md")),
     Plant("B", "wall-clock with compilation", EDITED, "timing-includes-compilation", edited(compiled)),
     Plant("B", "validation on the training file", REAL, "validation-overlaps-train", same_file),
     Plant("B", "validation split is the train split", REAL, "validation-overlaps-train",
           from_file("data.holdout=none")),
-    Plant("B", "validation on the training file, in a report", REPORT, "validation-overlaps-train",
-          report("b_faulty.md")),
-    Plant("B", "one seed, in a report", REPORT, "one-seed", report("b_faulty.md")),
     # C
     Plant("C", "28 updates", EDITED, "few-updates",
           arms(setting("optimizer.lr", 1e-3), setting("optimizer.lr", 2e-3), longer=1)),
-    Plant("C", "28 updates, in a report", REPORT, "few-updates", report("c_faulty.md")),
-    Plant("C", "one seed, in a report", REPORT, "one-seed", report("c_faulty.md")),
     Plant("C", "no step-0 reference", REAL, "no-initial-evaluation", fine_tuned),
-    Plant("C", "no step-0 reference, in a report", REPORT, "no-initial-evaluation", report("c_faulty.md")),
     Plant("C", "cosine part never logged", EDITED, "objective-part-not-logged",
           edited(lambda run: run.config["objective"].update(name="cosine_mix", kind="cosine_mix"))),
-    Plant("C", "cosine part never logged, in a report", REPORT, "objective-part-not-logged",
-          report("c_faulty.md")),
-    Plant("C", "perplexity of other weights, in a report", REPORT, "perplexity-not-exp-loss",
-          report("c_faulty.md")),
     # D
-    Plant("D", "D/N from validation tokens, in a report", REPORT, "d-over-n-wrong", report("d_faulty.md")),
     Plant("D", "train loss equal to validation loss", EDITED, "train-equals-validation",
           edited(lambda run: [line.update({"train/loss": other["val/loss"]}) for line in run.of_kind("train")
                               for other in run.of_kind("val") if other["step"] == line["step"]])),
-    Plant("D", "train loss equal to validation loss, in a report", REPORT, "train-equals-validation",
-          report("d_faulty.md")),
     Plant("D", "initial loss many times ln V", REAL, "initial-loss-far-from-ln-v",
           real("model.init=torch_default")),
-    Plant("D", "initial loss 27 times ln V, in a report", REPORT, "initial-loss-far-from-ln-v",
-          report("d_faulty.md")),
     Plant("D", "unequal epochs compared", EDITED, "unequal-tokens",
           arms(setting("model.num_layers", 2), both(setting("model.num_layers", 4), twice_the_tokens))),
-    Plant("D", "unequal epochs compared, in a report", REPORT, "unequal-tokens", report("d_faulty.md")),
     Plant("D", "batch-mean validation", REAL, "evaluation-not-token-weighted",
           real("train.eval_mean=batches")),
     Plant("D", "mean of the windows' means, in the record", EDITED, "evaluation-not-token-weighted",
           lambda bench: audit_run(with_losses(timed(bench.run()), bench.empty(), 109, mean="windows"))),
     Plant("D", "perplexity of subwords beside words", EDITED, "different-tokenizers",
           beside(known("tokenizer.fingerprint", "x"))),
-    Plant("D", "perplexity of subwords beside words, in a report", REPORT, "word-perplexity-mixed",
-          report("d_faulty.md")),
     Plant("D", "trailing space in a prompt", EDITED, "prompt-trailing-space",
           edited(setting("callbacks.samples.prompts", ["The history of India is "]))),
-    Plant("D", "trailing space in a prompt, in a report", REPORT, "prompt-trailing-space",
-          report("d_faulty.md")),
-    Plant("D", "one seed, in a report", REPORT, "one-seed", report("d_faulty.md")),
     # E
     Plant("E", "stride-1 windows split at random", REAL, "validation-overlaps-train",
           from_file("data.packing=stride", "data.stride=1", "data.holdout=windows")),
-    Plant("E", "stride-1 windows split at random, in a report", REPORT, "validation-overlaps-train",
-          report("e_faulty/report.md")),
-    Plant("E", "unequal tokens, in a report", REPORT, "unequal-tokens", report("e_faulty/report.md")),
     Plant("E", "RoPE along the wrong axis", EDITED, "positions-not-as-claimed",
           edited(known("self_test.sees_order", False))),
     Plant("E", "warm-up without effect", EDITED, "rate-unlike-schedule",
@@ -344,12 +310,9 @@ PLANTED: tuple[Plant, ...] = (
     Plant("E", "one batch's loss as final", REAL, "final-loss-of-one-batch", real(*OFTEN)),
     Plant("E", "two settings changed at once", EDITED, "several-knobs",
           beside(setting("train.batch_size", 16))),
-    Plant("E", "two settings changed at once, in a report", REPORT, "several-knobs",
-          report("e_faulty/report.md")),
     Plant("E", "step time without synchronisation", EDITED, "timing-not-synchronised", edited(launch_times)),
     Plant("E", "no seed", EDITED, "no-seed",
           edited(lambda run: (run.config.pop("seed"), run.identity.pop("seed")))),
-    Plant("E", "no seed, in a report", REPORT, "no-seed", report("e_faulty/report.md")),
     # further points of the issue
     Plant("issue", "perplexity is not exp of the loss", EDITED, "perplexity-not-exp-loss",
           edited(shown("val", "val/perplexity", 30.0))),
@@ -379,9 +342,13 @@ PLANTED: tuple[Plant, ...] = (
           beside(known("versions.torch", "2.0"))),
     Plant("issue", "a run of the comparison is not complete", EDITED, "unfinished-arms",
           beside(lambda run: run.identity.update(status="failed"))),
-    Plant("A", "a parameter count of other dimensions, in a report", REPORT, "parameter-count",
-          report("a_faulty.md")),
 )  # fmt: skip
+
+IN_REPORTS = [
+    Plant(name[0].upper(), f"{fault}, in {layout(name)}", REPORT, code, report(name))
+    for name, faults in FAULTY_REPORTS.items() for code, fault in faults.items()
+]  # fmt: skip
+PLANTED = sorted((*IN_RUNS, *IN_REPORTS), key=lambda plant: (len(plant.family), plant.family))
 
 CLEAN: dict[str, Make] = {
     "the default kind of run": lambda bench: audit_run(bench.run()),
@@ -400,6 +367,5 @@ CLEAN: dict[str, Make] = {
         for target in ("torch.optim.AdamW", "lmx.optim.Lion") for lr in (1e-3, 2e-3)
     )),
     "one arm, three seeds": arms(lambda run: None, seeds=3),
-    **{f"report of family {name[0].upper()}": report(name)
-       for name in ("a_clean.md", "b_clean.md", "c_clean.md", "d_clean.md", "e_clean/report.md")},
+    **{f"family {name[0].upper()}, in {layout(name)}": report(name) for name in CLEAN_REPORTS},
 }  # fmt: skip

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from audit_bench import Bench
-from planted import REPORTS, SHORT
+from planted import SHORT
+from planted_reports import REPORTS
 
 from lmx.audit.__main__ import main, run
 from lmx.audit.registry import tables
