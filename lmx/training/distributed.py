@@ -105,5 +105,6 @@ class _Launcher(_SubprocessScriptLauncher):
         }
         self.procs = []
         for rank in range(1, self.num_processes):
-            command = [sys.executable, "-m", "lmx.training.rank", str(self._folder.path)]
+            given = str(self._folder.path), str(os.getpid())
+            command = [sys.executable, "-m", "lmx.training.rank", *given]
             self.procs.append(subprocess.Popen(command, env={**os.environ, "LOCAL_RANK": str(rank)}))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
+import sys
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
@@ -183,8 +185,16 @@ def test_a_rank_tells_what_it_alone_met(
 
     monkeypatch.setattr(rank.RunFolder, "open", RunFolder)
     monkeypatch.setattr(rank, "fit_rank", fail)
-    assert rank.main("a run") == error.exit_status
+    monkeypatch.setattr(rank, "_end_with", lambda rank_0: None)
+    assert rank.main("a run", 1) == error.exit_status
     assert capsys.readouterr().err == said
+
+
+def test_a_rank_ends_at_once_where_rank_0_is_gone(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    done = subprocess.run([sys.executable, "-m", "lmx.training.rank", str(tmp_path), str(gone.pid)])
+    assert done.returncode == -signal.SIGKILL
 
 
 def test_ranks_agree_on_the_end_of_the_hours_without_their_devices(monkeypatch: pytest.MonkeyPatch) -> None:
