@@ -18,6 +18,7 @@ from lmx.config.validate import to_dict
 from lmx.data import Corpus, TokenDataModule, prepare
 from lmx.measure import parameter_counts, training_flops
 from lmx.runs import POINTER_VARIABLE, MetricsLog, RunFolder
+from lmx.runs.lock import taken
 from lmx.training.callbacks import EarlyStopping, Samples
 from lmx.training.checkpoints import LAST, checkpoints, newest_good, remove_others, step_of
 from lmx.training.ending import Signals
@@ -64,22 +65,14 @@ def train(experiment: Experiment, overrides: Sequence[str] = (), render: Render 
     not exist where nothing was begun.
     """
     experiment, folder = find(experiment, overrides, _say)
-    identity = fingerprint(experiment)
-    if folder is None:
-        RunFolder.place(experiment.paths.outputs, experiment.name)  # before the corpus is prepared in vain
-        if experiment.init_from is not None:
-            check_source(experiment.init_from)
-        experiment = adopt(experiment, overrides)
-    job = build(experiment, _say, fresh=folder is None)
     checkpoint = None
-    outputs = RunFolder.place(experiment.paths.outputs, experiment.name) if folder is None else folder.path
-    space = check_space(job.experiment, outputs, None if folder is None else folder.checkpoints)
     if folder is None:
-        tested = check_model(job.experiment, job.module.model, _say)
-        folder = RunFolder.create(experiment.paths.outputs, experiment.name)
-        _describe(folder, job, overrides, identity, tested)
+        job, folder, space = _begin(experiment, overrides)
     else:
-        checkpoint = _continue(folder, job)
+        with taken(folder.path):  # another process might remove what is found
+            job = build(experiment, _say, fresh=False)
+            space = check_space(job.experiment, folder.path, folder.checkpoints)
+            checkpoint = _continue(folder, job)
     _point_to(folder)
     _announce(job, folder, space)
     return _run(job, folder, checkpoint, render)
@@ -203,6 +196,21 @@ def _run(job: Job, folder: RunFolder, checkpoint: Path | None, render: Render | 
     return Outcome(folder, 128 + module.signal if module.interrupted else 0, module.step)
 
 
+def _begin(experiment: Experiment, overrides: Sequence[str]) -> tuple[Job, RunFolder, str]:
+    """Build a new run, check it and describe it in a folder of its own; also say what room it needs."""
+    identity = fingerprint(experiment)
+    RunFolder.place(experiment.paths.outputs, experiment.name)  # before the corpus is prepared in vain
+    if experiment.init_from is not None:
+        check_source(experiment.init_from)
+    job = build(adopt(experiment, overrides), _say, fresh=True)
+    experiment = job.experiment
+    space = check_space(experiment, RunFolder.place(experiment.paths.outputs, experiment.name))
+    tested = check_model(experiment, job.module.model, _say)
+    folder = RunFolder.create(experiment.paths.outputs, experiment.name)
+    _describe(folder, job, overrides, identity, tested)
+    return job, folder, space
+
+
 def _continue(folder: RunFolder, job: Job) -> Path | None:
     """Mark a run as running again; return the checkpoint to go on from, None to start again in its folder.
 
@@ -222,9 +230,9 @@ def _continue(folder: RunFolder, job: Job) -> Path | None:
             MetricsLog(log).rewind(-1)
     else:
         _say(f"going on from {found[0]}")
-    # newer ones are damaged, and would be taken for the newest
-    whole = [path for path in checkpoints(folder.checkpoints, LAST) if found is not None and path <= found[0]]
-    remove_others(folder.checkpoints, LAST, whole)
+        # newer ones are damaged, and would be taken for the newest
+        if whole := [path for path in checkpoints(folder.checkpoints, LAST) if path <= found[0]]:
+            remove_others(folder.checkpoints, LAST, whole)
     folder.write_config(to_dict(job.experiment))
     changes: dict[str, Any] = {}
     if fingerprint(before) != fingerprint(job.experiment):  # it is no longer the run that `auto` looks for

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Any
 
 import pytest
 import yaml
@@ -21,8 +22,9 @@ from training_helpers import (
 )
 
 from lmx.config import CheckpointError, ConfigError
-from lmx.runs import RunFolder
-from lmx.training.checkpoints import LAST, checkpoints, step_of
+from lmx.runs import RunFolder, lock
+from lmx.training import fit
+from lmx.training.checkpoints import LAST, checkpoints, read_checkpoint, step_of
 
 DROPOUT = ("model.residual_dropout=0.1", "model.embedding_dropout=0.1")
 CASES = {
@@ -264,3 +266,42 @@ def test_a_run_that_is_in_training_is_left_alone(place: Place, start: Start) -> 
     process.terminate()
     process.join()
     assert process.exitcode == 143
+
+
+def test_a_run_is_looked_at_when_nobody_else_can_write_into_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that ends just then could remove the checkpoint that was found."""
+    folder = place.train("train.horizon=4steps").folder
+    folder.set_status("failed", "killed")
+    seen: dict[str, bool] = {}
+    for name in ("newest_good", "load_experiment", "check_space", "_check_horizon"):
+
+        def look(*arguments: Any, name: str = name, original: Any = getattr(fit, name)) -> Any:
+            seen[name] = lock.held(folder.path)
+            return original(*arguments)
+
+        monkeypatch.setattr(fit, name, look)
+    place.resume(folder)
+    assert seen == dict.fromkeys(("newest_good", "load_experiment", "check_space", "_check_horizon"), True)
+    with pytest.raises(ConfigError, match="already completed"):
+        place.resume(folder)
+    assert not lock.held(folder.path), "what was refused is not in training"
+
+
+def test_a_checkpoint_that_came_after_the_look_stays(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where locks do not work, as on some network file systems."""
+    folder = place.train("train.horizon=4steps", "checkpoint.every_steps=2", "checkpoint.keep_last=2").folder
+    folder.set_status("failed", "killed")
+    newest, older = checkpoints(folder.checkpoints, LAST)
+
+    def too_early(*arguments: Any) -> Any:
+        found = read_checkpoint(older)
+        for ending in (".ckpt", ".json"):
+            older.with_suffix(ending).unlink()
+        return older, found
+
+    monkeypatch.setattr(fit, "newest_good", too_early)
+    with pytest.raises(CheckpointError, match=r"last-00000002\.ckpt: no such checkpoint"):
+        place.resume(folder)
+    assert checkpoints(folder.checkpoints, LAST) == [newest]
