@@ -95,16 +95,18 @@ def test_an_evaluation_that_a_signal_broke_off_is_made_again(
     assert resumed.folder.read_identity()["result"]["val/loss"] == lines(whole, "val")[-1]["val/loss"]
 
 
+STOPPING = (
+    *("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer=sgd", "optimizer.lr=0"),
+    *("train.eval_every_steps=4", "train.eval_batch_size=4", "train.horizon=50steps", "schedule=constant"),
+)
+
+
 def test_an_evaluation_made_again_may_end_the_run(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    stopping = (
-        *("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer=sgd"),
-        *("optimizer.lr=0", "train.eval_every_steps=4", "train.eval_batch_size=4", "train.horizon=50steps"),
-    )
-    whole = place.train(*stopping)
+    whole = place.train(*STOPPING)
     assert whole.step == 4
     with monkeypatch.context() as patch:
         signal_in_evaluation(patch, 4)
-        stopped = place.train(*stopping)
+        stopped = place.train(*STOPPING)
     assert (stopped.exit_status, stopped.step) == (143, 4)
     resumed = place.resume(stopped.folder)
     assert (resumed.exit_status, resumed.step) == (0, 4)
@@ -130,6 +132,37 @@ def test_callbacks_of_one_class_keep_a_state_each(place: Place, monkeypatch: pyt
     assert states[0]["EarlyStopping/early_stopping"] != states[0]["EarlyStopping/second"]
     assert whole.sample_log.read_bytes() == resumed.sample_log.read_bytes()
     assert "Samples" in last(place.train("train.horizon=1steps").folder)["callbacks"], "as it always was"
+
+
+@pytest.mark.parametrize("saves", [(), ("checkpoint.every_steps=4",)])
+def test_a_run_that_was_ended_stays_ended(
+    saves: tuple[str, ...], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a signal in the step that ended it, or a kill before its status said so."""
+    whole = place.train(*STOPPING, *saves)
+    records = exact(whole.folder)
+    with monkeypatch.context() as patch:
+        signal_at(patch, 4)
+        stopped = place.train(*STOPPING, *saves)
+    assert (stopped.exit_status, stopped.step) == (143, 4)
+    whole.folder.set_status("failed", "killed")
+    for folder in (stopped.folder, whole.folder):
+        resumed = place.resume(folder)
+        assert (resumed.exit_status, resumed.step) == (0, 4)
+        assert exact(folder) == records
+        assert "did not improve" in folder.read_identity()["reason"]
+
+
+def test_a_longer_horizon_has_patience_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is stopped before its first evaluation."""
+    ended = place.train(*STOPPING, "callbacks.early_stopping.patience=2")
+    assert ended.step == 8
+    with monkeypatch.context() as patch:
+        signal_at(patch, 10)
+        assert place.resume(ended.folder, "train.horizon=60steps").step == 10
+    folder = ended.folder
+    assert place.resume(folder).step == 16
+    assert folder.read_identity()["status"] == "completed"
 
 
 def test_dropout_makes_the_comparison_sharp(place: Place) -> None:
@@ -275,15 +308,19 @@ def test_a_run_is_looked_at_when_nobody_else_can_write_into_it(
     folder = place.train("train.horizon=4steps").folder
     folder.set_status("failed", "killed")
     seen: dict[str, bool] = {}
-    for name in ("newest_good", "load_experiment", "check_space", "_check_horizon"):
 
-        def look(*arguments: Any, name: str = name, original: Any = getattr(fit, name)) -> Any:
+    def watched(name: str, original: Any) -> Any:
+        def look(*arguments: Any) -> Any:
             seen[name] = lock.held(folder.path)
             return original(*arguments)
 
-        monkeypatch.setattr(fit, name, look)
+        return look
+
+    looks = ("newest_good", "load_experiment", "check_space", "_check_horizon")
+    for name in looks:
+        monkeypatch.setattr(fit, name, watched(name, getattr(fit, name)))
     place.resume(folder)
-    assert seen == dict.fromkeys(("newest_good", "load_experiment", "check_space", "_check_horizon"), True)
+    assert seen == dict.fromkeys(looks, True)
     with pytest.raises(ConfigError, match="already completed"):
         place.resume(folder)
     assert not lock.held(folder.path), "what was refused is not in training"
