@@ -71,6 +71,11 @@ class MetricsLog:
 
         return self._keep(stands_before)
 
+    def missing(self, position: int) -> int:
+        """Return how many of the bytes before `position` are gone, those of a torn last line too."""
+        raw = self.path.read_bytes() if self.path.exists() else b""
+        return max(0, position - sum(map(len, whole_lines(raw))))
+
     def _keep(self, wanted: Callable[[bytes], bool]) -> int:
         if not self.path.exists():
             return 0

@@ -102,6 +102,7 @@ def read_run(path: str | Path, read: Reader = read_lines) -> Run:
     except CheckpointError as error:
         identity = {}
         problems.append(str(error).removeprefix(f"{folder.path}{os.sep}"))
+    problems += map(str, identity.get("missing") or ())
     lines, damage = read(folder.metrics)
     problems += damage
     lines = _in_order(fitted_lines(lines, problems), problems)

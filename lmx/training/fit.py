@@ -29,7 +29,15 @@ from lmx.training.live_report import LiveReport, Render
 from lmx.training.module import LanguageModule
 from lmx.training.pretrained import adopt
 from lmx.training.randomness import seed_all
-from lmx.training.resume import Say, check_source, find, fingerprint, load_experiment, load_weights
+from lmx.training.resume import (
+    Say,
+    check_source,
+    find,
+    fingerprint,
+    load_experiment,
+    load_weights,
+    missing_records,
+)
 from lmx.training.self_check import check_model
 from lmx.training.space import check_space, said_once
 from lmx.training.totals import measure_names
@@ -226,15 +234,19 @@ def _continue(folder: RunFolder, job: Job) -> Path | None:
     folder.discard_leftovers()
     if found is None:
         _say(f"{folder.path}: no checkpoint yet, starting again in the same folder")
-        for log in (folder.metrics, folder.sample_log):
-            MetricsLog(log).rewind(-1)
     else:
         _say(f"going on from {found[0]}")
         # newer ones are damaged, and would be taken for the newest
         if whole := [path for path in checkpoints(folder.checkpoints, LAST) if path <= found[0]]:
             remove_others(folder.checkpoints, LAST, whole)
-    folder.write_config(to_dict(job.experiment))
+    # by step as well as by position: in a shortened log later lines may stand before the position
+    for log in (folder.metrics, folder.sample_log):
+        MetricsLog(log).rewind(-1 if found is None else step_of(found[0]))
     changes: dict[str, Any] = {}
+    if found is not None and (missing := missing_records(folder, found[1])):
+        _say("\n".join(missing))
+        changes["missing"] = list(dict.fromkeys([*(folder.read_identity().get("missing") or ()), *missing]))
+    folder.write_config(to_dict(job.experiment))
     if fingerprint(before) != fingerprint(job.experiment):  # it is no longer the run that `auto` looks for
         changes["config_fingerprint"] = fingerprint(job.experiment)
     hardware = dataclasses.asdict(job.machine)

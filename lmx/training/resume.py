@@ -14,7 +14,7 @@ from lmx.config import CheckpointError, ConfigError, Experiment
 from lmx.config.overrides import parse
 from lmx.config.validate import to_dict, validate
 from lmx.model.from_transformers import from_transformers
-from lmx.runs import RunFolder, config_fingerprint, newest_unfinished
+from lmx.runs import MetricsLog, RunFolder, config_fingerprint, newest_unfinished
 from lmx.training.checkpoints import BEST, LAST, newest_good, read_checkpoint
 from lmx.training.module import CHECKPOINT_KEY
 from lmx.training.pretrained import PREFIX, renames, weights_folder
@@ -59,6 +59,21 @@ def find(experiment: Experiment, overrides: Sequence[str], say: Say) -> tuple[Ex
         return dataclasses.replace(saved, paths=experiment.paths, resume=experiment.resume), folder
     folder = RunFolder.open(experiment.resume)
     return _with_changes(load_experiment(folder), experiment, overrides), folder
+
+
+def missing_records(folder: RunFolder, checkpoint: dict[str, Any]) -> list[str]:
+    """Return a line for each log that is shorter than when the checkpoint was written."""
+    step, states = checkpoint[CHECKPOINT_KEY]["step"], checkpoint["callbacks"]
+    missing = {}
+    for log, callback in ((folder.metrics, "Recorder"), (folder.sample_log, "Samples")):
+        # where there are several of a class, each has its name after the class's
+        positions = [state["position"] for key, state in states.items() if key.split("/")[0] == callback]
+        missing[log.name] = MetricsLog(log).missing(max(positions, default=0))
+    return [
+        f"{name}: {count:,} bytes of the records up to step {step} were gone when the run went on from there"
+        for name, count in missing.items()
+        if count
+    ]
 
 
 def fingerprint(experiment: Experiment) -> str:

@@ -22,7 +22,7 @@ from training_helpers import (
 )
 
 from lmx.config import CheckpointError, ConfigError
-from lmx.runs import RunFolder, lock
+from lmx.runs import RunFolder, lock, read_run
 from lmx.training import fit
 from lmx.training.checkpoints import LAST, checkpoints, read_checkpoint, step_of
 
@@ -342,3 +342,36 @@ def test_a_checkpoint_that_came_after_the_look_stays(place: Place, monkeypatch: 
     with pytest.raises(CheckpointError, match=r"last-00000002\.ckpt: no such checkpoint"):
         place.resume(folder)
     assert checkpoints(folder.checkpoints, LAST) == [newest]
+
+
+def test_a_shortened_log_is_told_of(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its own line and in the record; lines of later steps are not taken for those that are gone."""
+    folder = place.train(
+        *("train.horizon=9steps", "checkpoint.every_steps=6", "checkpoint.keep_last=2"),
+        "+callbacks.more={_target_: lmx.training.callbacks.Samples, prompts: [A], max_new_tokens: 2}",
+    ).folder
+    records, size = exact(folder), last_position(folder, 6)
+    for ending in (".ckpt", ".json"):
+        (folder.checkpoints / f"last-00000009{ending}").unlink()
+    folder.set_status("failed", "killed")
+    kept = folder.metrics.read_bytes().splitlines(keepends=True)[0]
+    # what a session wrote that went on from the shortened log and was killed, longer than what is gone
+    folder.metrics.write_bytes(kept + b'{"kind":"train","step":9,"train/loss":1.0}\n' * 100 + b'{"torn')
+    folder.sample_log.write_bytes(b"")
+    capsys.readouterr()
+    assert place.resume(folder).step == 9
+    problem = (
+        f"metrics.jsonl: {size - len(kept):,} bytes of the records up to step 6 were gone when the run went "
+        "on from there"
+    )
+    assert problem in capsys.readouterr().err.splitlines()
+    found = read_run(folder.path)
+    assert found.problems[0] == problem
+    assert found.problems[1].startswith("samples.jsonl: ")
+    assert exact(folder) == [line for line in records if line["step"] in (0, 9)]
+
+
+def last_position(folder: RunFolder, step: int) -> int:
+    """How far the records were written when the checkpoint of a step was."""
+    checkpoint = read_checkpoint(folder.checkpoints / f"last-{step:08d}.ckpt")
+    return int(checkpoint["callbacks"]["Recorder"]["position"])
