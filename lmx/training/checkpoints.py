@@ -17,7 +17,7 @@ from lightning.fabric.plugins import CheckpointIO
 
 from lmx.config import CheckpointError
 from lmx.measure import lower_is_better
-from lmx.runs.files import space_guard, write_json
+from lmx.runs.files import make_folder, space_guard, write_json
 from lmx.training.callbacks.base import Listener
 from lmx.training.module import CHECKPOINT_KEY, LanguageModule
 
@@ -33,7 +33,7 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any], **facts: Any) -> No
     Raises SpaceError when the disk is full; nothing half-written stays behind.
     """
     temporary = path.with_suffix(".tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     try:
         with space_guard(path), temporary.open("wb") as file:
             torch.save(checkpoint, file)

@@ -18,6 +18,7 @@ from lmx.config.validate import to_dict
 from lmx.data import Corpus, TokenDataModule, prepare
 from lmx.measure import parameter_counts, training_flops
 from lmx.runs import POINTER_VARIABLE, MetricsLog, RunFolder
+from lmx.runs.files import sync
 from lmx.runs.lock import taken
 from lmx.training.callbacks import EarlyStopping, Samples
 from lmx.training.checkpoints import LAST, checkpoints, newest_good, remove_others, step_of
@@ -273,6 +274,8 @@ def _describe(
     experiment, counts = job.experiment, parameter_counts(job.experiment.model)
     folder.write_config(to_dict(experiment))
     job.corpus.tokenizer.save(folder.tokenizer)
+    for path in (*folder.tokenizer.iterdir(), folder.tokenizer):
+        sync(path)
     per_epoch = job.corpus.steps_per_epoch(experiment.train.batch_size, experiment.data.drop_last)
     folder.write_identity(
         name=experiment.name,
