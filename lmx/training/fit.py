@@ -100,11 +100,6 @@ def build(experiment: Experiment, say: Say, *, fresh: bool) -> Job:
             f"train.test_at_end: got true, allowed: false ({experiment.data.name} has no test split, only "
             f"{', '.join(corpus.splits)})"
         )
-    if experiment.train.test_at_end and TEST not in corpus.splits:
-        raise ConfigError(
-            f"train.test_at_end: got true, allowed: false ({experiment.data.name} has no test split, only "
-            f"{', '.join(corpus.splits)})"
-        )
     experiment = complete(experiment, corpus)
     _check_callbacks(experiment, callbacks, corpus)
     per_epoch = corpus.steps_per_epoch(experiment.train.batch_size, experiment.data.drop_last)
