@@ -183,7 +183,7 @@ class CheckpointConfig:
 
     every_steps: int | None = number(None, low=1)
     every_minutes: float | None = number(10.0, above=0)
-    keep_last: int = number(1, low=1)
+    keep_last: int = number(2, low=1)  # one of them to fall back on
     best: str | None = "val/loss"  # the metric that chooses `best`; null: none is kept
     best_mode: str = choice(
         "auto", "auto", "min", "max"
@@ -197,7 +197,5 @@ class CheckpointConfig:
 
     def useless(self) -> Iterator[tuple[str, str]]:
         """Yield (field, reason) for each field that has no effect with the others' values."""
-        if self.every_steps is None and self.every_minutes is None:
-            yield "keep_last", "checkpoint.every_steps=null and checkpoint.every_minutes=null"
         if self.best is None:
             yield "best_mode", "checkpoint.best=null"

@@ -127,7 +127,11 @@ def open_store(folder: Path) -> Store | None:
 
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest of a folder whose files are all there: with their hashes, and its own."""
+    """Write the manifest of a folder whose files are all there: with their hashes, and its own.
+
+    All of it is flushed to the disk first: a power cut must not leave a manifest of files that are not whole,
+    for opening a store looks at their ends alone.
+    """
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     manifest = {"format": FORMAT, **manifest}
     manifest["files"] = {
@@ -137,10 +141,11 @@ def seal(folder: Path, manifest: dict[str, Any]) -> None:
         for file in files
     }
     manifest["sha256"] = manifest_hash(manifest)
+    for path in files:
+        _sync(path)
     with open(folder / MANIFEST, "w") as file:
         json.dump(manifest, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    _sync(folder / MANIFEST)
 
 
 def manifest_hash(manifest: dict[str, Any]) -> str:
@@ -192,6 +197,12 @@ def writing(cache: Path) -> Iterator[None]:
         if error.errno in _REFUSED:
             raise ConfigError(f"paths.cache: {cache} cannot be written ({error.strerror})") from error
         raise
+
+
+def _sync(path: Path) -> None:
+    """Flush a file's content to the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _mapped(path: Path, dtype: str) -> np.ndarray:

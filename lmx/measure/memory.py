@@ -84,8 +84,8 @@ def checkpoint_space(
     best = FP32 * counts.total + ABOUT_A_CHECKPOINT
     last = best + FP32 * _state_numbers(optimizer, counts)
     total = (settings.keep_last + 1) * last
-    if settings.best is not None:  # the best, that of the checkpoint before it, and one being written
-        total += 3 * best
+    if settings.best is not None:  # that of each `last`, a newer one, and one being written
+        total += (settings.keep_last + 2) * best
     return CheckpointSpace(last, best, total)
 
 

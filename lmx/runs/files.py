@@ -30,7 +30,7 @@ def write_atomic(path: Path, content: str | bytes) -> Path:
 
     Makes missing parent folders. Raises SpaceError when the disk is full; the old file is then untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     data = content.encode() if isinstance(content, str) else content
     try:
@@ -41,7 +41,7 @@ def write_atomic(path: Path, content: str | bytes) -> Path:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync(path.parent)
     return path
 
 
@@ -68,9 +68,17 @@ def scalar(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable: without it a power cut may bring the old name back."""
-    handle = os.open(folder, os.O_RDONLY)
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing, so that a power cut cannot take them back."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        sync(folder.parent)
+
+
+def sync(path: Path) -> None:
+    """Flush a file's content, or the names in a folder, to the disk; a name needs its folder flushed too."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -15,7 +15,7 @@ import yaml
 
 from lmx.config.errors import CheckpointError, ConfigError, nearest
 from lmx.runs import lock
-from lmx.runs.files import space_guard, write_atomic, write_json
+from lmx.runs.files import make_folder, space_guard, sync, write_atomic, write_json
 from lmx.runs.identity import STATUSES, new_identity, now
 
 MARKS = ("run.json", "config.yaml", "metrics.jsonl")  # a folder with one of these is a run's
@@ -52,13 +52,14 @@ class RunFolder:
         parent = Path(outputs).expanduser() / name
         try:
             with space_guard(parent):
-                parent.mkdir(parents=True, exist_ok=True)
+                make_folder(parent)
                 while True:
                     path = parent / f"{_stamp()}_{secrets.token_hex(3)}"
                     try:
                         path.mkdir()  # fails when it exists: no two runs share a folder
                     except FileExistsError:
                         continue
+                    sync(parent)
                     return cls(path)
         except OSError as error:
             raise _unwritable(outputs, error) from error

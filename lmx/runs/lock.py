@@ -6,6 +6,8 @@ import errno
 import fcntl
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lmx.config.errors import CheckpointError
@@ -47,6 +49,20 @@ def release(folder: Path) -> None:
     handle = _ours.pop(folder.resolve(), None)
     if handle is not None:
         os.close(handle)
+
+
+@contextmanager
+def taken(folder: Path) -> Iterator[None]:
+    """Hold `folder`, and keep it beyond the `with` block; release it where the block ends in an error.
+
+    Raises CheckpointError when another process holds it.
+    """
+    hold(folder)
+    try:
+        yield
+    except BaseException:
+        release(folder)
+        raise
 
 
 def held(folder: Path) -> bool:

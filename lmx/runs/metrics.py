@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lmx.config.errors import SpaceError
-from lmx.runs.files import scalar, space_guard, write_atomic
+from lmx.runs.files import make_folder, scalar, space_guard, sync, write_atomic
 
 NON_FINITE = "non_finite"  # where a line keeps what JSON has no number for
 
@@ -53,9 +52,10 @@ class MetricsLog:
         """
         if not self.path.exists():
             return 0
-        with space_guard(self.path), open(self.path, "ab") as file:
-            os.fsync(file.fileno())
-            return file.tell()
+        with space_guard(self.path):
+            sync(self.path)
+            sync(self.path.parent)
+        return self.path.stat().st_size
 
     def rewind_to(self, position: int) -> int:
         """Remove every line after `position`, as a checkpoint kept it; return how many went.
@@ -71,6 +71,11 @@ class MetricsLog:
 
         return self._keep(stands_before)
 
+    def missing(self, position: int) -> int:
+        """Return how many of the bytes before `position` are gone, those of a torn last line too."""
+        raw = self.path.read_bytes() if self.path.exists() else b""
+        return max(0, position - sum(map(len, whole_lines(raw))))
+
     def _keep(self, wanted: Callable[[bytes], bool]) -> int:
         if not self.path.exists():
             return 0
@@ -82,7 +87,7 @@ class MetricsLog:
 
     def _prepare(self) -> None:
         """Make the folder; drop a line that a killed process left torn, lest the next be glued to it."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         self._keep(lambda line: True)
         self._ready = True
 

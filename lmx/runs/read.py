@@ -102,6 +102,7 @@ def read_run(path: str | Path, read: Reader = read_lines) -> Run:
     except CheckpointError as error:
         identity = {}
         problems.append(str(error).removeprefix(f"{folder.path}{os.sep}"))
+    problems += map(str, identity.get("missing") or ())
     lines, damage = read(folder.metrics)
     problems += damage
     lines = _in_order(fitted_lines(lines, problems), problems)
@@ -120,14 +121,16 @@ def find_runs(root: str | Path) -> list[Path]:
     return sorted(found)
 
 
-def newest_unfinished(outputs: str | Path, name: str, config_fingerprint: str) -> Path | None:
+def newest_unfinished(outputs: str | Path, name: str | None, config_fingerprint: str) -> Path | None:
     """Return the newest run of `name` with this configuration that is neither completed nor in training.
 
-    The counterpart of `resume=auto`; None where there is no such run.
+    The counterpart of `resume=auto`; None where there is no such run. `name` None looks into every folder
+    of `outputs`: a run that took its model over lies under another name than its configuration composes.
     """
-    parent = Path(outputs).expanduser() / name
+    root = Path(outputs).expanduser()
+    parents = [root / name] if name is not None else list(root.glob("*"))
     candidates = []
-    for path in filter(is_run, parent.iterdir()) if parent.is_dir() else ():
+    for path in (path for parent in parents if parent.is_dir() for path in parent.iterdir() if is_run(path)):
         try:
             identity = RunFolder(path).read_identity()
         except CheckpointError:

@@ -24,6 +24,7 @@ IDENTITY: Shape = {
     "data": {"splits": {EACH: {"tokens": NUMBER}}, "overlap": {EACH: {EACH: OVERLAP}}},
     "tokenizer": {},
     "hardware": {"reasons": list},
+    "missing": list,
     "git": {"commit": str},
     "versions": {},
     "result": {},

@@ -17,7 +17,7 @@ from lightning.fabric.plugins import CheckpointIO
 
 from lmx.config import CheckpointError
 from lmx.measure import lower_is_better
-from lmx.runs.files import space_guard, write_json
+from lmx.runs.files import make_folder, space_guard, write_json
 from lmx.training.callbacks.base import Listener
 from lmx.training.module import CHECKPOINT_KEY, LanguageModule
 
@@ -33,7 +33,7 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any], **facts: Any) -> No
     Raises SpaceError when the disk is full; nothing half-written stays behind.
     """
     temporary = path.with_suffix(".tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     try:
         with space_guard(path), temporary.open("wb") as file:
             torch.save(checkpoint, file)
@@ -175,7 +175,6 @@ class Checkpoints(Listener):
         self._sign = 1.0 if falling else -1.0
         self.best: float | None = None
         self.best_step: int | None = None
-        self._settled: int | None = None  # the best step that the newest `last` knows
         self._saved_step: int | None = None
         self._saved_at = time.monotonic()
 
@@ -186,7 +185,7 @@ class Checkpoints(Listener):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore it; a `best` written after the checkpoint is removed, as the resumed run decides again."""
         self.best, self.best_step = state_dict["best"], state_dict["best_step"]
-        self._settled, self._saved_step = self.best_step, state_dict["saved_step"]
+        self._saved_step = state_dict["saved_step"]
         self._prune_best()
 
     def on_train_batch_end(
@@ -225,7 +224,6 @@ class Checkpoints(Listener):
         self._saved_step = module.step
         with module.stopwatch.paused():
             trainer.save_checkpoint(self._path(LAST, module.step))
-            self._settled = self.best_step
             if trainer.is_global_zero:
                 remove_others(self.folder, LAST, checkpoints(self.folder, LAST)[: self.keep_last])
                 self._prune_best()
@@ -243,6 +241,14 @@ class Checkpoints(Listener):
         return self.folder / f"{role}-{step:08d}.ckpt"
 
     def _prune_best(self) -> None:
-        """Keep the best, and the best that a resumed run would start with."""
-        kept = [self._path(BEST, step) for step in (self.best_step, self._settled) if step is not None]
+        """Keep the best, and what was the best at each `last` that is kept: a resumed run starts with it.
+
+        Nothing goes where the best is missing: what is there may be all that is left.
+        """
+        found = checkpoints(self.folder, BEST)
+        if self.best_step is None or self._path(BEST, self.best_step) not in found:
+            return
+        kept = {self._path(BEST, self.best_step)}
+        for last in checkpoints(self.folder, LAST):
+            kept |= set([path for path in found if step_of(path) <= step_of(last)][:1])  # newest first
         remove_others(self.folder, BEST, kept)

@@ -18,6 +18,8 @@ from lmx.config.validate import to_dict
 from lmx.data import Corpus, TokenDataModule, prepare
 from lmx.measure import parameter_counts, training_flops
 from lmx.runs import POINTER_VARIABLE, MetricsLog, RunFolder
+from lmx.runs.files import sync
+from lmx.runs.lock import taken
 from lmx.training.callbacks import EarlyStopping, Samples
 from lmx.training.checkpoints import LAST, checkpoints, newest_good, remove_others, step_of
 from lmx.training.ending import Signals
@@ -28,7 +30,15 @@ from lmx.training.live_report import LiveReport, Render
 from lmx.training.module import LanguageModule
 from lmx.training.pretrained import adopt
 from lmx.training.randomness import seed_all
-from lmx.training.resume import Say, check_source, find, fingerprint, load_experiment, load_weights
+from lmx.training.resume import (
+    Say,
+    check_source,
+    find,
+    fingerprint,
+    load_experiment,
+    load_weights,
+    missing_records,
+)
 from lmx.training.self_check import check_model
 from lmx.training.space import check_space, said_once
 from lmx.training.totals import measure_names
@@ -64,22 +74,14 @@ def train(experiment: Experiment, overrides: Sequence[str] = (), render: Render 
     not exist where nothing was begun.
     """
     experiment, folder = find(experiment, overrides, _say)
-    identity = fingerprint(experiment)
-    if folder is None:
-        RunFolder.place(experiment.paths.outputs, experiment.name)  # before the corpus is prepared in vain
-        if experiment.init_from is not None:
-            check_source(experiment.init_from)
-        experiment = adopt(experiment, overrides)
-    job = build(experiment, _say, fresh=folder is None)
     checkpoint = None
-    outputs = RunFolder.place(experiment.paths.outputs, experiment.name) if folder is None else folder.path
-    space = check_space(job.experiment, outputs, None if folder is None else folder.checkpoints)
     if folder is None:
-        tested = check_model(job.experiment, job.module.model, _say)
-        folder = RunFolder.create(experiment.paths.outputs, experiment.name)
-        _describe(folder, job, overrides, identity, tested)
+        job, folder, space = _begin(experiment, overrides)
     else:
-        checkpoint = _continue(folder, job)
+        with taken(folder.path):  # another process might remove what is found
+            job = build(experiment, _say, fresh=False)
+            space = check_space(job.experiment, folder.path, folder.checkpoints)
+            checkpoint = _continue(folder, job)
     _point_to(folder)
     _announce(job, folder, space)
     return _run(job, folder, checkpoint, render)
@@ -93,11 +95,6 @@ def build(experiment: Experiment, say: Say, *, fresh: bool) -> Job:
     callbacks = build_callbacks(experiment)
     check_loggers(experiment)
     corpus = prepare(experiment.data, experiment.tokenizer, experiment.paths.cache, say)
-    if experiment.train.test_at_end and TEST not in corpus.splits:
-        raise ConfigError(
-            f"train.test_at_end: got true, allowed: false ({experiment.data.name} has no test split, only "
-            f"{', '.join(corpus.splits)})"
-        )
     if experiment.train.test_at_end and TEST not in corpus.splits:
         raise ConfigError(
             f"train.test_at_end: got true, allowed: false ({experiment.data.name} has no test split, only "
@@ -203,6 +200,21 @@ def _run(job: Job, folder: RunFolder, checkpoint: Path | None, render: Render | 
     return Outcome(folder, 128 + module.signal if module.interrupted else 0, module.step)
 
 
+def _begin(experiment: Experiment, overrides: Sequence[str]) -> tuple[Job, RunFolder, str]:
+    """Build a new run, check it and describe it in a folder of its own; also say what room it needs."""
+    identity = fingerprint(experiment)
+    RunFolder.place(experiment.paths.outputs, experiment.name)  # before the corpus is prepared in vain
+    if experiment.init_from is not None:
+        check_source(experiment.init_from)
+    job = build(adopt(experiment, overrides), _say, fresh=True)
+    experiment = job.experiment
+    space = check_space(experiment, RunFolder.place(experiment.paths.outputs, experiment.name))
+    tested = check_model(experiment, job.module.model, _say)
+    folder = RunFolder.create(experiment.paths.outputs, experiment.name)
+    _describe(folder, job, overrides, identity, tested)
+    return job, folder, space
+
+
 def _continue(folder: RunFolder, job: Job) -> Path | None:
     """Mark a run as running again; return the checkpoint to go on from, None to start again in its folder.
 
@@ -218,15 +230,19 @@ def _continue(folder: RunFolder, job: Job) -> Path | None:
     folder.discard_leftovers()
     if found is None:
         _say(f"{folder.path}: no checkpoint yet, starting again in the same folder")
-        for log in (folder.metrics, folder.sample_log):
-            MetricsLog(log).rewind(-1)
     else:
         _say(f"going on from {found[0]}")
-    # newer ones are damaged, and would be taken for the newest
-    whole = [path for path in checkpoints(folder.checkpoints, LAST) if found is not None and path <= found[0]]
-    remove_others(folder.checkpoints, LAST, whole)
-    folder.write_config(to_dict(job.experiment))
+        # newer ones are damaged, and would be taken for the newest
+        if whole := [path for path in checkpoints(folder.checkpoints, LAST) if path <= found[0]]:
+            remove_others(folder.checkpoints, LAST, whole)
+    # by step as well as by position: in a shortened log later lines may stand before the position
+    for log in (folder.metrics, folder.sample_log):
+        MetricsLog(log).rewind(-1 if found is None else step_of(found[0]))
     changes: dict[str, Any] = {}
+    if found is not None and (missing := missing_records(folder, found[1])):
+        _say("\n".join(missing))
+        changes["missing"] = list(dict.fromkeys([*(folder.read_identity().get("missing") or ()), *missing]))
+    folder.write_config(to_dict(job.experiment))
     if fingerprint(before) != fingerprint(job.experiment):  # it is no longer the run that `auto` looks for
         changes["config_fingerprint"] = fingerprint(job.experiment)
     hardware = dataclasses.asdict(job.machine)
@@ -253,6 +269,8 @@ def _describe(
     experiment, counts = job.experiment, parameter_counts(job.experiment.model)
     folder.write_config(to_dict(experiment))
     job.corpus.tokenizer.save(folder.tokenizer)
+    for path in (*folder.tokenizer.iterdir(), folder.tokenizer):
+        sync(path)
     per_epoch = job.corpus.steps_per_epoch(experiment.train.batch_size, experiment.data.drop_last)
     folder.write_identity(
         name=experiment.name,

@@ -37,6 +37,12 @@ def weights_folder(source: str, seconds: float = SECONDS) -> Path:
     return fetch_weights(source, seconds)
 
 
+def renames(experiment: Experiment) -> bool:
+    """Whether `adopt` gives the experiment another name: that of the model it brings."""
+    source, composed = experiment.init_from or "", f"{experiment.data.name}_{experiment.model.name}"
+    return source.startswith(PREFIX) and experiment.name == composed
+
+
 def adopt(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
     """Give an experiment on `hf:` weights their model and, unless one is chosen, their tokenizer.
 
@@ -58,9 +64,7 @@ def adopt(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
             f"model; allowed: {', '.join(f'model.{name}' for name in FREE)}"
         )
     model = dataclasses.replace(config_from_transformers(folder), **kept)
-    name = experiment.name
-    if name == f"{experiment.data.name}_{experiment.model.name}":
-        name = f"{experiment.data.name}_{model.name}"
+    name = f"{experiment.data.name}_{model.name}" if renames(experiment) else experiment.name
     tokenizer = experiment.tokenizer
     if not any(key.split(".")[0] == "tokenizer" for key in keys):
         tokenizer = TokenizerConfig(name=model.name, kind="pretrained", path=source)

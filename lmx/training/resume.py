@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from lmx.config import CheckpointError, ConfigError, Experiment
 from lmx.config.overrides import parse
 from lmx.config.validate import to_dict, validate
 from lmx.model.from_transformers import from_transformers
-from lmx.runs import RunFolder, config_fingerprint, newest_unfinished
+from lmx.runs import MetricsLog, RunFolder, config_fingerprint, newest_unfinished
 from lmx.training.checkpoints import BEST, LAST, newest_good, read_checkpoint
 from lmx.training.module import CHECKPOINT_KEY
-from lmx.training.pretrained import PREFIX, weights_folder
+from lmx.training.pretrained import PREFIX, renames, weights_folder
 
 Say = Callable[[str], None]
 # what may differ from the run that is continued; everything else is the experiment itself
@@ -40,17 +41,39 @@ def find(experiment: Experiment, overrides: Sequence[str], say: Say) -> tuple[Ex
     """Return the experiment to run and, where `resume` names a run, its folder.
 
     `resume=auto` continues the newest unfinished run of this very configuration, and starts a new one where
-    there is none. `resume=RUN` takes the configuration from the run; overrides may only change CHANGEABLE.
+    there is none. A run that is continued brings its configuration; with `resume=RUN` overrides may change
+    CHANGEABLE alone.
     A run that went on with such a change is found by its path alone.
     """
     if experiment.resume is None:
         return experiment, None
     if experiment.resume == "auto":
-        path = newest_unfinished(experiment.paths.outputs, experiment.name, fingerprint(experiment))
+        name = None if renames(experiment) else experiment.name
+        path = newest_unfinished(experiment.paths.outputs, name, fingerprint(experiment))
         say(f"resume=auto: {path or 'no unfinished run of this configuration, starting one'}")
-        return experiment, None if path is None else RunFolder.open(path)
+        if path is None:
+            return experiment, None
+        folder = RunFolder.open(path)
+        # its own configuration: the model of `hf:` weights is in it, and they are not needed again
+        saved = load_experiment(folder)
+        return dataclasses.replace(saved, paths=experiment.paths, resume=experiment.resume), folder
     folder = RunFolder.open(experiment.resume)
     return _with_changes(load_experiment(folder), experiment, overrides), folder
+
+
+def missing_records(folder: RunFolder, checkpoint: dict[str, Any]) -> list[str]:
+    """Return a line for each log that is shorter than when the checkpoint was written."""
+    step, states = checkpoint[CHECKPOINT_KEY]["step"], checkpoint["callbacks"]
+    missing = {}
+    for log, callback in ((folder.metrics, "Recorder"), (folder.sample_log, "Samples")):
+        # where there are several of a class, each has its name after the class's
+        positions = [state["position"] for key, state in states.items() if key.split("/")[0] == callback]
+        missing[log.name] = MetricsLog(log).missing(max(positions, default=0))
+    return [
+        f"{name}: {count:,} bytes of the records up to step {step} were gone when the run went on from there"
+        for name, count in missing.items()
+        if count
+    ]
 
 
 def fingerprint(experiment: Experiment) -> str:

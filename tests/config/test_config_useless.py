@@ -109,8 +109,8 @@ TABLE: list[tuple[dict[str, Any], str, str]] = [
         "tokenizer.vocab_size tokenizer.eos_token tokenizer.pad_token",
         "tokenizer.path tokenizer.revision",
     ),
-    ({"checkpoint.every_minutes": None}, "checkpoint.keep_last", "checkpoint.best checkpoint.every_steps"),
-    ({"checkpoint.every_steps": 10}, "", "checkpoint.keep_last"),
+    # a signal and the end save as well
+    ({"checkpoint.every_minutes": None}, "", "checkpoint.best checkpoint.every_steps checkpoint.keep_last"),
     ({"callbacks": {}}, "hardware.peak_tflops", "hardware.compile"),
     ({}, "", "hardware.peak_tflops hardware.threads hardware.deterministic train.clip_grad_norm"),
 ]

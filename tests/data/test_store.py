@@ -48,6 +48,29 @@ def test_facts_are_those_of_the_text(data: DataConfig, tmp_path: Path) -> None:
     assert "50 documents" in corpus.describe()
 
 
+def test_all_of_a_store_is_flushed_before_it_has_its_name(
+    data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut must not leave tokens of zeros between ends that are right."""
+    flushed: dict[int, int] = {}  # inode → bytes
+    fsync, rename = os.fsync, os.rename
+
+    def flush(handle: int) -> None:
+        fsync(handle)
+        flushed[os.fstat(handle).st_ino] = os.fstat(handle).st_size
+
+    def name(source: Path, target: Path) -> None:
+        files = [path.stat() for path in Path(source).rglob("*") if path.is_file()]
+        assert len(files) >= 6
+        assert all(flushed.get(file.st_ino) == file.st_size for file in files)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "rename", name)
+    prepared(data, tmp_path / "cache")
+    assert flushed
+
+
 def test_prepared_once_and_opened_after(data: DataConfig, tmp_path: Path) -> None:
     said: list[str] = []
     first = prepare(data, BYTE, tmp_path / "cache", said.append)

@@ -174,9 +174,9 @@ def test_the_disk_that_checkpoints_take() -> None:
     found = rows(*FAMILY_A, *length)
     weights, beside = 39_605_248 * 4, 2**18
     last, best = 3 * weights + beside, weights + beside
-    assert found["last"] == (f"{last / 2**20:.0f} MiB", "all that a run goes on from; checkpoint.keep_last=1")
+    assert found["last"] == (f"{last / 2**20:.0f} MiB", "all that a run goes on from; checkpoint.keep_last=2")
     assert found["best"] == (f"{best / 2**20:.0f} MiB", "weights alone, by val/loss")
-    assert found["disk for checkpoints"][0] == f"{(2 * last + 3 * best) / 2**20:,.0f} MiB"
+    assert found["disk for checkpoints"][0] == f"{(3 * last + 4 * best) / 2**20:,.0f} MiB"
     few = rows(*FAMILY_A, *length, "checkpoint.best=null", "checkpoint.keep_last=3")
     assert "best" not in few
     assert few["disk for checkpoints"][0] == f"{4 * last / 2**20:,.0f} MiB"

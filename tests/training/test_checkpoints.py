@@ -199,7 +199,10 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 def test_a_full_disk_says_so_and_keeps_what_there_is(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    overrides = ("train.horizon=20steps", "checkpoint.every_steps=2", "checkpoint.best=null")
+    overrides = (
+        *("train.horizon=20steps", "checkpoint.every_steps=2", "checkpoint.keep_last=1"),
+        "checkpoint.best=null",
+    )
     with monkeypatch.context() as patch:
         full_disk(patch, 2)
         with pytest.raises(SpaceError, match=r"last-00000006\.ckpt: cannot be written, the disk is full"):
@@ -290,8 +293,32 @@ def test_the_best_that_a_resumed_run_needs_is_kept(place: Place) -> None:
         place.resume(folder)
     assert seen[0] == {"best-00000003"}, "the one of step 8 is of a future that will come again"
     assert seen[1] == {"best-00000003", "best-00000004"}
-    assert seen[-1] == {"best-00000008"}
+    assert seen[-1] == {"best-00000003", "best-00000006", "best-00000008"}
     assert exact(folder) == before
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_falling_back_leaves_a_best(lost: bool, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the checkpoint that is fallen back on; where it is lost, the one there is."""
+    folder = place.train(
+        *("train.horizon=8steps", "train.eval_every_steps=2", "checkpoint.every_steps=3"),
+        "checkpoint.keep_last=2",
+    ).folder
+    bests = checkpoints(folder.checkpoints, BEST)
+    assert [files.step_of(path) for path in bests] == [8, 6]
+    if lost:
+        bests[1].unlink()
+        bests[1].with_suffix(".json").unlink()
+    flip(checkpoints(folder.checkpoints, LAST)[0])
+    folder.set_status("failed", "killed")
+    signal_at(monkeypatch, 7)
+    assert place.resume(folder).step == 7
+    assert [files.step_of(path) for path in checkpoints(folder.checkpoints, BEST)] == [8 if lost else 6]
+
+
+def test_by_default_there_is_one_to_fall_back_on(place: Place) -> None:
+    folder = place.train("train.horizon=8steps", "checkpoint.every_steps=3").folder
+    assert [files.step_of(path) for path in checkpoints(folder.checkpoints, LAST)] == [8, 6]
 
 
 # ---- starting from weights

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_helpers import Place
+from training_helpers import Place, exact, last, signal_at
 
 from lmx.config import CheckpointError, ConfigError, ModelConfig
 from lmx.config.compose import compose
 from lmx.model import Decoder
 from lmx.model.to_transformers import save_transformers
+from lmx.training import train
 from lmx.training.fit import build
 from lmx.training.pretrained import adopt, weights_folder
 
@@ -110,3 +111,29 @@ def test_a_name_on_the_hub_is_fetched_in_the_time_that_was_set(
     assert asked == [("some/model", 7.0)]
     job = build(experiment, lambda text: None, fresh=True)
     assert torch.equal(job.module.model.embedding.weight, source[0].embedding.weight)
+
+
+@pytest.mark.parametrize("name", [None, "mine/own"])
+def test_auto_finds_the_run_and_needs_the_weights_no_more(
+    name: str | None, place: Place, source: tuple[Decoder, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run lies under the name of the model that it took over, or under one of its own."""
+    named = [] if name is None else [f"name={name}"]
+    lines = overrides(
+        *(place, source[1], "tokenizer=byte", "resume=auto", "train.horizon=4steps", "hardware=cpu"),
+        *("train.batch_size=8", "logger=none", "callbacks.samples.max_new_tokens=4", *named),
+    )
+    whole = train(compose([*lines, f"paths.outputs={place.outputs}/whole"]), lines)
+    lines.append(f"paths.outputs={place.outputs}/stopped")
+    with monkeypatch.context() as patch:
+        signal_at(patch, 2)
+        stopped = train(compose(lines), lines)
+    assert (stopped.exit_status, stopped.step) == (143, 2)
+    fingerprint = stopped.folder.read_identity()["config_fingerprint"]
+    source[1].rename(source[1].with_name("moved"))
+    resumed = train(compose(lines), lines)
+    assert resumed.folder.path == stopped.folder.path
+    assert resumed.step == 4
+    assert exact(resumed.folder) == exact(whole.folder)
+    assert last(resumed.folder)["lmx"]["config"]["model"]["hidden_size"] == SHAPE["hidden_size"]
+    assert resumed.folder.read_identity()["config_fingerprint"] == fingerprint, "auto would not find it again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Any
 
 import pytest
 import yaml
@@ -21,8 +22,9 @@ from training_helpers import (
 )
 
 from lmx.config import CheckpointError, ConfigError
-from lmx.runs import RunFolder
-from lmx.training.checkpoints import LAST, checkpoints, step_of
+from lmx.runs import RunFolder, lock, read_run
+from lmx.training import fit
+from lmx.training.checkpoints import LAST, checkpoints, read_checkpoint, step_of
 
 DROPOUT = ("model.residual_dropout=0.1", "model.embedding_dropout=0.1")
 CASES = {
@@ -52,7 +54,8 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_stopped_run_ends_bit_identical(case: str, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     stop, changes = CASES[case]
-    overrides = (*DROPOUT, *changes, "train.horizon=20steps")
+    # the one that the signal wrote does not stay beside the last
+    overrides = (*DROPOUT, *changes, "train.horizon=20steps", "checkpoint.keep_last=1")
     whole = place.train(*overrides).folder
     with monkeypatch.context() as patch:
         signal_at(patch, stop)
@@ -93,16 +96,18 @@ def test_an_evaluation_that_a_signal_broke_off_is_made_again(
     assert resumed.folder.read_identity()["result"]["val/loss"] == lines(whole, "val")[-1]["val/loss"]
 
 
+STOPPING = (
+    *("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer=sgd", "optimizer.lr=0"),
+    *("train.eval_every_steps=4", "train.eval_batch_size=4", "train.horizon=50steps", "schedule=constant"),
+)
+
+
 def test_an_evaluation_made_again_may_end_the_run(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    stopping = (
-        *("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer=sgd"),
-        *("optimizer.lr=0", "train.eval_every_steps=4", "train.eval_batch_size=4", "train.horizon=50steps"),
-    )
-    whole = place.train(*stopping)
+    whole = place.train(*STOPPING)
     assert whole.step == 4
     with monkeypatch.context() as patch:
         signal_in_evaluation(patch, 4)
-        stopped = place.train(*stopping)
+        stopped = place.train(*STOPPING)
     assert (stopped.exit_status, stopped.step) == (143, 4)
     resumed = place.resume(stopped.folder)
     assert (resumed.exit_status, resumed.step) == (0, 4)
@@ -128,6 +133,37 @@ def test_callbacks_of_one_class_keep_a_state_each(place: Place, monkeypatch: pyt
     assert states[0]["EarlyStopping/early_stopping"] != states[0]["EarlyStopping/second"]
     assert whole.sample_log.read_bytes() == resumed.sample_log.read_bytes()
     assert "Samples" in last(place.train("train.horizon=1steps").folder)["callbacks"], "as it always was"
+
+
+@pytest.mark.parametrize("saves", [(), ("checkpoint.every_steps=4",)])
+def test_a_run_that_was_ended_stays_ended(
+    saves: tuple[str, ...], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a signal in the step that ended it, or a kill before its status said so."""
+    whole = place.train(*STOPPING, *saves)
+    records = exact(whole.folder)
+    with monkeypatch.context() as patch:
+        signal_at(patch, 4)
+        stopped = place.train(*STOPPING, *saves)
+    assert (stopped.exit_status, stopped.step) == (143, 4)
+    whole.folder.set_status("failed", "killed")
+    for folder in (stopped.folder, whole.folder):
+        resumed = place.resume(folder)
+        assert (resumed.exit_status, resumed.step) == (0, 4)
+        assert exact(folder) == records
+        assert "did not improve" in folder.read_identity()["reason"]
+
+
+def test_a_longer_horizon_has_patience_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is stopped before its first evaluation."""
+    ended = place.train(*STOPPING, "callbacks.early_stopping.patience=2")
+    assert ended.step == 8
+    with monkeypatch.context() as patch:
+        signal_at(patch, 10)
+        assert place.resume(ended.folder, "train.horizon=60steps").step == 10
+    folder = ended.folder
+    assert place.resume(folder).step == 16
+    assert folder.read_identity()["status"] == "completed"
 
 
 def test_dropout_makes_the_comparison_sharp(place: Place) -> None:
@@ -264,3 +300,79 @@ def test_a_run_that_is_in_training_is_left_alone(place: Place, start: Start) -> 
     process.terminate()
     process.join()
     assert process.exitcode == 143
+
+
+def test_a_run_is_looked_at_when_nobody_else_can_write_into_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that ends just then could remove the checkpoint that was found."""
+    folder = place.train("train.horizon=4steps").folder
+    folder.set_status("failed", "killed")
+    seen: dict[str, bool] = {}
+
+    def watched(name: str, original: Any) -> Any:
+        def look(*arguments: Any) -> Any:
+            seen[name] = lock.held(folder.path)
+            return original(*arguments)
+
+        return look
+
+    looks = ("newest_good", "load_experiment", "check_space", "_check_horizon")
+    for name in looks:
+        monkeypatch.setattr(fit, name, watched(name, getattr(fit, name)))
+    place.resume(folder)
+    assert seen == dict.fromkeys(looks, True)
+    with pytest.raises(ConfigError, match="already completed"):
+        place.resume(folder)
+    assert not lock.held(folder.path), "what was refused is not in training"
+
+
+def test_a_checkpoint_that_came_after_the_look_stays(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where locks do not work, as on some network file systems."""
+    folder = place.train("train.horizon=4steps", "checkpoint.every_steps=2", "checkpoint.keep_last=2").folder
+    folder.set_status("failed", "killed")
+    newest, older = checkpoints(folder.checkpoints, LAST)
+
+    def too_early(*arguments: Any) -> Any:
+        found = read_checkpoint(older)
+        for ending in (".ckpt", ".json"):
+            older.with_suffix(ending).unlink()
+        return older, found
+
+    monkeypatch.setattr(fit, "newest_good", too_early)
+    with pytest.raises(CheckpointError, match=r"last-00000002\.ckpt: no such checkpoint"):
+        place.resume(folder)
+    assert checkpoints(folder.checkpoints, LAST) == [newest]
+
+
+def test_a_shortened_log_is_told_of(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its own line and in the record; lines of later steps are not taken for those that are gone."""
+    folder = place.train(
+        *("train.horizon=9steps", "checkpoint.every_steps=6", "checkpoint.keep_last=2"),
+        "+callbacks.more={_target_: lmx.training.callbacks.Samples, prompts: [A], max_new_tokens: 2}",
+    ).folder
+    records, size = exact(folder), last_position(folder, 6)
+    for ending in (".ckpt", ".json"):
+        (folder.checkpoints / f"last-00000009{ending}").unlink()
+    folder.set_status("failed", "killed")
+    kept = folder.metrics.read_bytes().splitlines(keepends=True)[0]
+    # what a session wrote that went on from the shortened log and was killed, longer than what is gone
+    folder.metrics.write_bytes(kept + b'{"kind":"train","step":9,"train/loss":1.0}\n' * 100 + b'{"torn')
+    folder.sample_log.write_bytes(b"")
+    capsys.readouterr()
+    assert place.resume(folder).step == 9
+    problem = (
+        f"metrics.jsonl: {size - len(kept):,} bytes of the records up to step 6 were gone when the run went "
+        "on from there"
+    )
+    assert problem in capsys.readouterr().err.splitlines()
+    found = read_run(folder.path)
+    assert found.problems[0] == problem
+    assert found.problems[1].startswith("samples.jsonl: ")
+    assert exact(folder) == [line for line in records if line["step"] in (0, 9)]
+
+
+def last_position(folder: RunFolder, step: int) -> int:
+    """How far the records were written when the checkpoint of a step was."""
+    checkpoint = read_checkpoint(folder.checkpoints / f"last-{step:08d}.ckpt")
+    return int(checkpoint["callbacks"]["Recorder"]["position"])

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from lmx.config import ConfigError
 from lmx.measure import lower_is_better
 from lmx.training.callbacks.base import Listener
-from lmx.training.module import LanguageModule
+from lmx.training.module import CHECKPOINT_KEY, LanguageModule
 
 
 class EarlyStopping(Listener):
@@ -24,6 +24,7 @@ class EarlyStopping(Listener):
         self.min_delta = min_delta
         self.best: float | None = None
         self.waited = 0
+        self._horizon: str | None = None  # of the checkpoint that a run goes on from
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs."""
@@ -32,6 +33,19 @@ class EarlyStopping(Listener):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.best, self.waited = state_dict["best"], state_dict["waited"]
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Note how far the run was to go."""
+        self._horizon = checkpoint[CHECKPOINT_KEY]["config"]["train"]["horizon"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """End a run again that was killed after it had been ended; with another horizon, count anew."""
+        if self.waited < self.patience:
+            return
+        if self._horizon == pl_module.experiment.train.horizon:
+            self._stop(pl_module)
+        else:
+            self.waited = 0
 
     def on_evaluation(self, trainer: pl.Trainer, module: LanguageModule, values: dict[str, float]) -> None:
         """Count evaluations without improvement; ask for the end when there were too many."""
@@ -42,4 +56,7 @@ class EarlyStopping(Listener):
         else:
             self.waited += 1
         if self.waited >= self.patience:
-            module.stop(f"{self.monitor} did not improve in {self.patience} evaluations")
+            self._stop(module)
+
+    def _stop(self, module: LanguageModule) -> None:
+        module.stop(f"{self.monitor} did not improve in {self.patience} evaluations")
