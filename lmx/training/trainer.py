@@ -43,11 +43,11 @@ UNSURPRISING = (
 TENSORBOARD = "lightning.pytorch.loggers.TensorBoardLogger"
 
 
-def build_entry(key: str, entry: dict[str, Any], **defaults: Any) -> Any:
-    """Build the object of a `_target_` entry that the allow-list has passed.
+def build_entry(key: str, entry: dict[str, Any], kind: type[Any], **defaults: Any) -> Any:
+    """Build the object of a `_target_` entry that the allow-list has passed; its class must be a `kind`.
 
-    `defaults` fill options that the class has and the entry does not give. Raises ConfigError naming an
-    option the class does not know, or what it refused.
+    `defaults` fill options that the class has and the entry does not give. Raises ConfigError for another
+    class, naming an option the class does not know, or what it refused.
     """
     target = entry["_target_"]
     options = {name: value for name, value in entry.items() if name != "_target_"}
@@ -56,6 +56,10 @@ def build_entry(key: str, entry: dict[str, Any], **defaults: Any) -> Any:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{key}._target_: got {target!r}, which cannot be imported ({error})") from error
+    if not (isinstance(cls, type) and issubclass(cls, kind)):
+        raise ConfigError(
+            f"{key}._target_: got {target!r}, allowed: a subclass of Lightning's {kind.__name__}"
+        )
     parameters = inspect.signature(cls).parameters
     names = [p for p, spec in parameters.items() if spec.kind is not spec.VAR_KEYWORD]
     open_ended = len(names) < len(parameters)
@@ -75,7 +79,7 @@ def build_entry(key: str, entry: dict[str, Any], **defaults: Any) -> Any:
 def build_callbacks(experiment: Experiment) -> list[pl.Callback]:
     """Build the callbacks of the configuration; an entry set to null is switched off."""
     built = {
-        name: build_entry(f"callbacks.{name}", entry)
+        name: build_entry(f"callbacks.{name}", entry, pl.Callback)
         for name, entry in experiment.callbacks.items()
         if entry is not None
     }
@@ -98,6 +102,7 @@ def build_loggers(experiment: Experiment, folder: Path, first: int = 0) -> list[
         build_entry(
             f"logger.{name}",
             {**purged, **entry} if entry["_target_"] == TENSORBOARD else entry,
+            Logger,
             version=name,
             **place,
         )

@@ -24,9 +24,12 @@ from lmx.training.trainer import build_callbacks, check_loggers
 PLANTED = """
 from pathlib import Path
 Path({mark!r}).touch()
-class Thing:
+from lightning.pytorch import Callback
+class Thing(Callback):
     def __init__(self, *arguments, **options):
         Path({mark!r}).touch()
+class Other:
+    pass
 """
 FORBIDDEN = (
     *(
@@ -156,4 +159,9 @@ def test_the_plant_works(mark: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build(["+callbacks.x._target_=forbidden_plant.Thing"])
     assert mark.exists()
     mark.unlink()
+    monkeypatch.setenv("LMX_ALLOW_TARGETS", "forbidden_plant.Other")
+    with pytest.raises(
+        ConfigError, match=r"^callbacks.x._target_: got 'forbidden_plant.Other', allowed: a subcl"
+    ):
+        build(["+callbacks.x._target_=forbidden_plant.Other"])
     sys.modules.pop("forbidden_plant")
