@@ -77,10 +77,14 @@ def parameters(reading: Reading) -> Looked:
         if any(abs(count - size.value) <= margin for count in counts):
             yield None
         else:
-            low, high = min(counts), max(counts)
-            span = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+            sides = [c for c in counts if c < size.value], [c for c in counts if c > size.value]
+            nearest = " and ".join(
+                f"{side:,}" for side in (max(sides[0], default=0), min(sides[1], default=0)) if side
+            )
             yield Wrong(
-                group.number, f"{name_of(group)}{size.value:,.0f} parameters; its dimensions give {span}"
+                group.number,
+                f"{name_of(group)}{size.value:,.0f} parameters; the nearest that a decoder of its dimensions "
+                f"has: {nearest}",
             )
 
 
