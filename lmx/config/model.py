@@ -86,7 +86,10 @@ class ModelConfig:
 
     def problems(self) -> Iterator[str]:
         """Yield one line for each contradiction inside the model."""
-        yield from field_problems(self, "model")
+        alone = list(field_problems(self, "model"))
+        yield from alone
+        if alone:  # what follows divides by some of them
+            return
         if self.head_dim is None and self.hidden_size % self.num_heads:
             divisors = [n for n in range(1, min(self.hidden_size, 4096) + 1) if self.hidden_size % n == 0]
             near = sorted(sorted(divisors, key=lambda n: abs(n - self.num_heads))[:2])
