@@ -27,7 +27,7 @@ from lmx.runs import Run
 
 HORIZON = 0.02  # of the schedule's length: epochs and tokens round to whole steps
 RATE = 0.01  # relative, between a recorded rate and the schedule's
-JUMP = 10.0  # times the median of the records before: sound runs stay below 3
+JUMP = 10.0  # times the median of the records before: sound runs stay below 3 once they are warm
 BEFORE = 32  # records that a jump is measured against; before the first one, it stands for them
 FEW = 4  # records
 STILL_HIGH = 0.05  # of the peak above the final rate, at the end
@@ -119,14 +119,15 @@ def _last_session(run: Run) -> float:
 
 
 def gradient_jumps(run: Run) -> Iterator[Seen]:
-    """A norm far above what it was shortly before."""
+    """A norm far above what it was shortly before; not in the first tenth, where a warm-up ends."""
     steps, norms = numbers(run, "train/grad_norm")
     if len(norms) < FEW:
         return
     padded = np.concatenate([np.full(BEFORE - 1, norms[0]), norms[:-1]])
     usual = np.median(np.lib.stride_tricks.sliding_window_view(padded, BEFORE), axis=1)
-    times = norms[1:] / np.maximum(usual, np.finfo(float).tiny)
-    worst, jumps = 1 + int(np.argmax(times)), int((times > JUMP).sum())
+    start = 1 + len(norms) // 10
+    times = norms[start:] / np.maximum(usual[start - 1 :], np.finfo(float).tiny)
+    worst, jumps = start + int(np.argmax(times)), int((times > JUMP).sum())
     if not jumps:
         return
     schedule, rate = schedule_of(run), number(setting(run, "optimizer.lr"))
