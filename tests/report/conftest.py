@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import math
 import random
 from collections.abc import Callable
@@ -165,5 +166,6 @@ def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., R
 
 @pytest.fixture
 def make_study(tmp_path: Path, make_run: Callable[..., RunFolder]) -> Callable[..., Path]:
-    """Write a synthetic study below `tmp_path`; the arguments are those of `write_a_study`."""
-    return lambda *arguments, **options: write_a_study(tmp_path / "rates", *arguments, **options)
+    """Write a synthetic study, each in a folder of its own; the arguments are those of `write_a_study`."""
+    places = (tmp_path / str(number) / "rates" for number in itertools.count(1))
+    return lambda *arguments, **options: write_a_study(next(places), *arguments, **options)
