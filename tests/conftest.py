@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 
 import pytest
 from tally import Tally
@@ -34,3 +40,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def tally(request: pytest.FixtureRequest) -> Tally:
     """The counts of this session."""
     return request.config.stash[TALLY]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[ForkServerContext]:
+    """Forks of a process that has imported everything; torch must not have computed in it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [
+            *("training_helpers", "lmx.train", "lmx.launch", "lmx.report", "matplotlib.pyplot"),
+            *("lmx.training.fit", "tensorboard", "harness"),
+        ]
+    )
+    yield context
+    process = forkserver._forkserver._forkserver_pid  # it outlives us where a child holds its pipe
+    if process is not None:
+        os.kill(process, signal.SIGKILL)

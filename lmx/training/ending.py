@@ -98,7 +98,8 @@ class Ending(pl.Callback):
             self._group = dist.new_group(backend="gloo")  # hosts agree without waiting for their devices
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """End a resumed run that has no step left, or whose evaluation, now made, ended it."""
+        """End a resumed run that has no step or no time left, or whose evaluation, now made, ended it."""
+        self._heed_clock(trainer, pl_module)
         if pl_module.step == pl_module.total_steps or pl_module.stop_reason is not None:
             raise StopIteration  # Lightning's way to end the epoch, which is the whole run
 
@@ -115,8 +116,7 @@ class Ending(pl.Callback):
         """End the run here when there is a reason to."""
         if pl_module.step != pl_module.total_steps:
             self._heed_signal(trainer, pl_module)
-        if self.max_hours is not None and self._out_of_time(trainer, pl_module):
-            pl_module.stop(f"horizon of {self.max_hours} hours reached")
+        self._heed_clock(trainer, pl_module)
         if pl_module.stop_reason is not None:
             raise StopIteration
 
@@ -127,10 +127,12 @@ class Ending(pl.Callback):
             module.stop(f"signal {signal.Signals(received).name}")
         return bool(received)
 
-    def _out_of_time(self, trainer: pl.Trainer, module: LanguageModule) -> bool:
-        assert self.max_hours is not None
+    def _heed_clock(self, trainer: pl.Trainer, module: LanguageModule) -> None:
+        if self.max_hours is None:
+            return
         late = module.stopwatch.seconds >= 3600 * self.max_hours
-        return bool(self._highest(int(late), trainer.world_size))
+        if self._highest(int(late), trainer.world_size):
+            module.stop(f"horizon of {self.max_hours} hours reached")
 
     def _highest(self, value: int, world_size: int) -> int:
         """Return the highest value of any rank, so that all of them stop at the same step."""

@@ -68,6 +68,7 @@ class LanguageModule(pl.LightningModule):
         self.stop_reason: str | None = None
         self.signal = 0
         self._norms = torch.empty(0)  # of the gradient of each parameter, at the last update
+        self._norm = torch.empty(0)  # of the whole gradient that was applied
         self._index = torch.empty(0)  # windows of the last update
         self._last: Tensor | None = None
         self._random: list[dict[str, Any]] | None = None
@@ -129,11 +130,12 @@ class LanguageModule(pl.LightningModule):
         skipped = False
         try:
             optimizer.step()  # calls on_before_optimizer_step
+            self._guard.take_back()
         except _LeftOut:
             skipped = True
         self.objective.reuse(self.model.head_weight.grad)
         optimizer.zero_grad()
-        self.window.add(sums, self._norms, tokens, skipped, self._index)
+        self.window.add(sums, self._norms, tokens, skipped, self._norm, self._index)
         self.step += 1
         self.tokens += tokens
         if skipped:
@@ -224,29 +226,24 @@ class LanguageModule(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Measure the gradient once, before clipping and before the optimizer.
 
-        An update that is not finite never reaches the weights. On a GPU the device itself sees to that,
-        where the optimizer is fused, and the host hears of it when it next waits (`settle`); elsewhere the
-        run stops here.
+        An update that is not finite never reaches the weights. On a GPU the device itself sees to that, and
+        the host hears of it when it next waits (`settle`); elsewhere the run stops here.
         """
         gradients = self._gradients()
         norms = torch.stack(torch._foreach_norm(gradients))  # (P,)
-        norm = torch.linalg.vector_norm(norms, dtype=torch.float64)
+        self._norm = norm = torch.linalg.vector_norm(norms, dtype=torch.float64)
         if self._sharpness is None:  # else they were measured at the weights themselves
             self._norms = norms
         limit = self.experiment.train.clip_grad_norm
-        if norm.is_cuda and self._device_decides:
-            self._guard.keep_back(norm)
+        if norm.is_cuda and self._spikes is None and not self._scaled:
+            assert self._last is not None
+            self._guard.keep_back(~(norm.isfinite() & self._last.isfinite()))
             if limit is not None:
                 torch._foreach_mul_(gradients, (limit / norm).clamp(max=1.0).float())
             return
         self._look_at(float(norm))
         if limit is not None and norm > limit:
             torch._foreach_mul_(gradients, limit / float(norm))
-
-    @property
-    def _device_decides(self) -> bool:
-        alone = self._spikes is None and self._sharpness is None
-        return self._guard.possible and alone and not self._scaled
 
     @property
     def _scaled(self) -> bool:
@@ -264,7 +261,7 @@ class LanguageModule(pl.LightningModule):
         known = self.trainer.world_size == 1 or self._spikes is not None
         loss = self._global_loss() if known else 0.0
         if not math.isfinite(loss) or not (math.isfinite(norm) or self._scaled):
-            self._refuse(Update(self.last_loss(), self._norms, self._index), self.step + 1)
+            self._refuse(Update(self.last_loss(), self._norms, norm, self._index), self.step + 1)
         if self._spikes is not None and self._spikes.is_spike(loss, norm):
             raise _LeftOut
 
@@ -280,7 +277,7 @@ class LanguageModule(pl.LightningModule):
         """
         updates = self.window.settle()
         for step, update in enumerate(updates, start=self.step - len(updates) + 1):
-            if not math.isfinite(update.loss) or not (self._scaled or bool(update.norms.isfinite().all())):
+            if not (math.isfinite(update.loss) and (self._scaled or math.isfinite(update.norm))):
                 self._refuse(update, step)
 
     def _refuse(self, update: Update, step: int) -> NoReturn:

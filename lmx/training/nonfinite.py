@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,22 +15,32 @@ class DeviceGuard:
     """Keeps a non-finite update from the weights without waiting for the device.
 
     Fused optimizers of torch read `found_inf` on the device and then change nothing: the protocol of
-    torch.amp.GradScaler. From the first such update on, every later one is kept back as well, so that the
-    weights stay as they were until the host looks.
+    torch.amp.GradScaler. What any other has written is taken back on the device. From the first such update
+    on, every later one is kept back as well, so that the weights stay as they were until the host looks.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         """`optimizer`: one, or several behind one object with `parts`."""
-        self._parts: list[Any] = list(getattr(optimizer, "parts", [optimizer]))
-        self.possible = all(group.get("fused") for part in self._parts for group in part.param_groups)
+        parts: Sequence[Any] = getattr(optimizer, "parts", [optimizer])
+        self._fused = [part for part in parts if all(group.get("fused") for group in part.param_groups)]
+        self._others = [part for part in parts if part not in self._fused]
         self._found: Tensor | None = None
+        self._before: list[tuple[Tensor, Tensor]] = []  # weights of the others, and what they were
 
-    def keep_back(self, norm: Tensor) -> None:
-        """Let the next update be nothing if `norm`, 0-dim, or one before it is not finite."""
-        found = (~norm.isfinite()).float()
-        self._found = found if self._found is None else torch.maximum(self._found, found)
-        for part in self._parts:
-            part.found_inf = self._found
+    def keep_back(self, trouble: Tensor) -> None:
+        """Let the next update be nothing where `trouble`, 0-dim bool, is true now or was before."""
+        self._found = trouble if self._found is None else self._found | trouble
+        for part in self._fused:
+            part.found_inf = self._found.float()
+        groups = [group for part in self._others for group in part.param_groups]
+        self._before = [(p, p.detach().clone()) for group in groups for p in group["params"]]
+
+    @torch.no_grad()
+    def take_back(self) -> None:
+        """After the update: undo it where `keep_back` was told to."""
+        for p, before in self._before:
+            p.copy_(torch.where(self._found, before, p))  # type: ignore[arg-type]
+        self._before.clear()
 
 
 class Trouble(NamedTuple):

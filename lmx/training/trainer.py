@@ -85,6 +85,8 @@ def build_callbacks(experiment: Experiment) -> list[pl.Callback]:
     }
     keys = Counter(callback.state_key for callback in built.values())
     for name, callback in built.items():
+        if isinstance(callback, Samples):
+            callback.tag = name
         key, cls = callback.state_key, type(callback)
         if keys[key] > 1:  # a checkpoint keeps states by the name of the class: these need one of their own
             callback.__class__ = type(cls.__name__, (cls,), {"state_key": f"{key}/{name}"})

@@ -52,6 +52,7 @@ class Update:
 
     loss: float  # nats per token, over all ranks
     norms: Tensor  # (P,): gradient L2 norm of each parameter
+    norm: float  # of the whole gradient that was applied: sharpness_rho's is another than that of `norms`
     index: Tensor  # (B,): the windows of this rank
 
 
@@ -59,15 +60,18 @@ class Window:
     """Collects the sums and gradient norms of each update without waiting for the device."""
 
     def __init__(self) -> None:
-        self._pending: list[tuple[Tensor, Tensor, float, bool, Tensor]] = []
+        self._pending: list[tuple[Tensor, Tensor, float, bool, Tensor, Tensor]] = []
         self._rows: list[list[float]] = []  # settled: sums, tokens, skipped, then norms
 
-    def add(self, sums: Tensor, norms: Tensor, tokens: float, skipped: bool, index: Tensor) -> None:
+    def add(
+        self, sums: Tensor, norms: Tensor, tokens: float, skipped: bool, norm: Tensor, index: Tensor
+    ) -> None:
         """Add one update: `sums` (len(SUMS),) of this rank, `norms` (P,) and `tokens` of all ranks.
 
-        `skipped`: whether it was left out; `index` (B,): the windows of this rank.
+        `skipped`: whether it was left out; `norm`, 0-dim, of the gradient that was applied; `index` (B,): the
+        windows of this rank.
         """
-        self._pending.append((sums, norms, tokens, skipped, index))
+        self._pending.append((sums, norms, tokens, skipped, norm, index))
 
     def settle(self) -> list[Update]:
         """Bring what is pending to the host, summed over ranks: the one wait. Called by every rank alike.
@@ -80,11 +84,12 @@ class Window:
         norms = torch.stack([row[1] for row in self._pending]).double()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(sums)
+        applied = torch.stack([row[4] for row in self._pending]).tolist()
         sums, norms = sums.cpu(), norms.cpu()
         counts = torch.tensor([row[2:4] for row in self._pending], dtype=torch.float64)  # tokens, skipped
         self._rows += torch.cat([sums, counts, norms], dim=1).tolist()
         settled = [
-            Update(float(sums[number, 0]) / max(row[2], 1.0), norms[number], row[4])
+            Update(float(sums[number, 0]) / max(row[2], 1.0), norms[number], applied[number], row[5])
             for number, row in enumerate(self._pending)
         ]
         self._pending.clear()

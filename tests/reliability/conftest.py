@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -16,19 +14,6 @@ from training_helpers import Place
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of prepared corpora."""
     return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
-def server() -> ForkServerContext:
-    """Forks of a process that has imported everything; torch must not have computed in it."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        [
-            *("training_helpers", "lmx.train", "lmx.launch", "lmx.report", "matplotlib.pyplot"),
-            *("lmx.training.fit", "tensorboard", "harness"),
-        ]
-    )
-    return context
 
 
 @pytest.fixture

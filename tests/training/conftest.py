@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -22,16 +21,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(tmp_path: Path, cache: Path) -> Place:
     """A folder for the runs of one test."""
     return Place(tmp_path / "outputs", cache)
-
-
-@pytest.fixture(scope="session")
-def server() -> ForkServerContext:
-    """Processes that start quickly, for what they import has been imported once."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["training_helpers", "lmx.train", "lmx.launch", "lmx.report", "matplotlib.pyplot"]
-    )
-    return context
 
 
 @pytest.fixture

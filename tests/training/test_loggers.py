@@ -12,8 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training_helpers import Place, Start, door, lines, wait_for_step
 
 from lmx.config import ConfigError
+from lmx.config.compose import compose
 from lmx.runs import RunFolder
 from lmx.train import main
+from lmx.training.callbacks import Samples
+from lmx.training.trainer import build_callbacks
 
 
 def test_tensorboard_shows_scalars_text_and_hyper_parameters(place: Place) -> None:
@@ -196,3 +199,9 @@ def test_callbacks_of_lightning(place: Place) -> None:
     ):
         place.train("train.horizon=1steps", averaging)
     assert not place.outputs.exists()
+
+
+def test_each_samples_entry_has_a_page_of_its_own() -> None:
+    more = "+callbacks.more={_target_: lmx.training.callbacks.Samples, prompts: [A]}"
+    built = build_callbacks(compose((more,)))
+    assert [callback.tag for callback in built if isinstance(callback, Samples)] == ["samples", "more"]

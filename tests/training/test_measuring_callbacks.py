@@ -139,7 +139,7 @@ def test_the_window_keeps_every_update_through_a_save() -> None:
     window = Window()
     for number in range(3):
         sums, norms = torch.full((len(SUMS),), float(number)), torch.tensor([1.0, number])
-        window.add(sums, norms, 10.0 + number, number == 1, torch.tensor([number]))
+        window.add(sums, norms, 10.0 + number, number == 1, norms.sum(), torch.tensor([number]))
     copy = Window()
     copy.load_state_dict(window.state_dict())
     assert len(copy) == len(window) == 3

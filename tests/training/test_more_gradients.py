@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from test_gradients import batches, job_of, reference_loss
-from training_helpers import PACKINGS, Place, exact, last, lines, same_end, signal_at
+from training_helpers import PACKINGS, Place, as_on_a_gpu, exact, last, lines, same_end, signal_at
 
 from lmx.config import ConfigError
 from lmx.config.compose import compose
@@ -110,9 +110,12 @@ def test_what_drops_out_in_the_first_pass_does_so_in_the_second(place: Place) ->
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
+@pytest.mark.parametrize("on_device", [False, True])
 def test_a_non_finite_gradient_leaves_the_weights_where_they_were(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    on_device: bool, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if on_device:
+        as_on_a_gpu(monkeypatch)
     moved = []
     perturbed = Sharpness.perturbed
 

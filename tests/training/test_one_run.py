@@ -159,6 +159,12 @@ def test_a_horizon_in_hours_ends_by_the_clock(place: Place, monkeypatch: pytest.
     identity = outcome.folder.read_identity()
     assert (identity["status"], identity["reason"]) == ("completed", "horizon of 0.005 hours reached")
     assert identity["total_steps"] is None
+    log = outcome.folder.metrics.read_bytes()
+    outcome.folder.set_status("running")  # as a kill before the last word leaves it
+    again = place.resume(outcome.folder)
+    assert again.step == 18
+    assert again.folder.metrics.read_bytes() == log
+    assert again.folder.read_identity()["reason"] == identity["reason"]
 
 
 # ---- endings

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from training_helpers import Place, last, lines, same_end, signal_at
+from training_helpers import Place, as_on_a_gpu, last, lines, same_end, signal_at
 
 from lmx.config import ConfigError, NonFiniteError
 from lmx.config.compose import compose
+from lmx.optim import Lion, Muon
 from lmx.runs import RunFolder
 from lmx.training import spikes as spikes_file
 from lmx.training.module import LanguageModule
@@ -60,82 +63,90 @@ CULPRITS = {
 }
 
 
-@pytest.mark.parametrize("on_device", [False, True])
-@pytest.mark.parametrize("where", CULPRITS)
+UNFUSED = ("optimizer=muon", "optimizer=lion", "optimizer.sharpness_rho=0.05")
+
+
+@pytest.mark.parametrize(
+    ("where", "on_device", "optimizer"),
+    [
+        *((where, on_device, "optimizer=adamw") for where in CULPRITS for on_device in (False, True)),
+        *(("gradient", True, optimizer) for optimizer in UNFUSED),
+    ],
+)
 def test_it_stops_and_says_where_it_began(
-    where: str, on_device: bool, place: Place, monkeypatch: pytest.MonkeyPatch
+    where: str, on_device: bool, optimizer: str, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a GPU the device keeps the update back, and the host hears of it at the next record."""
     if on_device:
         as_on_a_gpu(monkeypatch)
     seen = poison(monkeypatch, 8, where)
     with pytest.raises(NonFiniteError, match=rf"^step 8: {CULPRITS[where]} is not finite \(loss") as caught:
-        place.train(*STEPS, "train.log_every_steps=5")
+        place.train(*STEPS, "train.log_every_steps=5", optimizer)
     assert f"windows {', '.join(map(str, seen['rows']))})" in str(caught.value)
-    if not (on_device and where == "loss"):  # a gradient that is sound is applied before the loss is seen
-        state = seen["module"].state_dict()
-        assert all(value.equal(seen["weights"][name]) for name, value in state.items())
+    state = seen["module"].state_dict()
+    assert all(value.equal(seen["weights"][name]) for name, value in state.items())
     folder = RunFolder(place.runs()[0])
     assert folder.read_identity()["status"] == "failed"
     assert last(folder)["lmx"]["step"] == 6, "the last good checkpoint"
     assert [line["step"] for line in lines(folder)] == [5]
 
 
-def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the way that a CUDA device takes; fused optimizers keep their word on the CPU too."""
-
-    class OnGpu(torch.Tensor):
-        is_cuda = True  # type: ignore[assignment]
-
-    norm = torch.linalg.vector_norm
-
-    def vector_norm(*arguments: Any, **options: Any) -> Any:
-        return norm(*arguments, **options).as_subclass(OnGpu)
-
-    monkeypatch.setattr(torch.linalg, "vector_norm", vector_norm)
-
-
-def test_the_way_of_a_gpu_ends_as_that_of_a_cpu(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("optimizer", ["optimizer=adamw", *UNFUSED])
+def test_the_way_of_a_gpu_ends_as_that_of_a_cpu(
+    optimizer: str, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Clipping by a factor on the device rounds it to fp32, which is all that differs."""
-    overrides = ("train.horizon=8steps", "train.clip_grad_norm=null")
+    overrides = ("train.horizon=8steps", "train.clip_grad_norm=null", optimizer)
     usual = place.train(*overrides).folder
-    clipped = place.train("train.horizon=8steps", "train.clip_grad_norm=0.2").folder
-    kept_back: list[float] = []
+    kept_back: list[bool] = []
     keep_back = DeviceGuard.keep_back
 
-    def counting(guard: DeviceGuard, norm: torch.Tensor) -> None:
-        kept_back.append(float(norm))
-        keep_back(guard, norm)
+    def counting(guard: DeviceGuard, trouble: torch.Tensor) -> None:
+        kept_back.append(bool(trouble))
+        keep_back(guard, trouble)
 
     monkeypatch.setattr(DeviceGuard, "keep_back", counting)
     as_on_a_gpu(monkeypatch)
     same_end(usual, place.train(*overrides).folder)
-    assert len(kept_back) == 8
-    other = place.train("train.horizon=8steps", "train.clip_grad_norm=0.2").folder
-    for name, value in last(clipped)["state_dict"].items():
-        torch.testing.assert_close(last(other)["state_dict"][name], value, rtol=1e-5, atol=1e-7)
+    assert kept_back == [False] * 8
 
 
-def test_the_guard_keeps_weights_and_moments_back_for_good() -> None:
-    weight = nn.Parameter(torch.ones(4))
-    optimizer = torch.optim.AdamW([weight], lr=0.1, fused=True)
+def test_clipping_on_the_device_is_that_on_the_host_but_for_its_rounding(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = ("train.horizon=8steps", "train.clip_grad_norm=0.2")
+    usual = place.train(*overrides).folder
+    as_on_a_gpu(monkeypatch)
+    other = last(place.train(*overrides).folder)["state_dict"]
+    for name, value in last(usual)["state_dict"].items():
+        torch.testing.assert_close(other[name], value, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        functools.partial(torch.optim.AdamW, fused=True),
+        functools.partial(torch.optim.AdamW, foreach=True),
+        torch.optim.RMSprop,
+        Lion,
+        Muon,
+    ],
+)
+def test_the_guard_keeps_weights_back_for_good(kind: Callable[..., torch.optim.Optimizer]) -> None:
+    weight = nn.Parameter(torch.ones(2, 2))
+    optimizer = kind([weight], lr=0.1)
     guard = DeviceGuard(optimizer)
-    assert guard.possible
-    assert not DeviceGuard(torch.optim.AdamW([weight], foreach=True)).possible
 
-    def step(gradient: float, norm: float) -> dict[str, Any]:
-        weight.grad = torch.full((4,), gradient)
-        guard.keep_back(torch.tensor(norm))
+    def step(gradient: float) -> torch.Tensor:
+        weight.grad = torch.full((2, 2), gradient)
+        guard.keep_back(~weight.grad.norm().isfinite())
         optimizer.step()
-        return {"weight": weight.detach().clone()} | {
-            name: value.clone() for name, value in optimizer.state[weight].items()
-        }
+        guard.take_back()
+        return weight.detach().clone()
 
-    first = step(1.0, 2.0)
-    assert not first["weight"].equal(torch.ones(4))
-    for gradient, norm in ((math.nan, math.nan), (math.inf, math.inf), (1.0, 2.0)):
-        after = step(gradient, norm)
-        assert all(value.equal(after[name]) for name, value in first.items())
+    first = step(1.0)
+    assert not first.equal(torch.ones(2, 2))
+    assert all(step(gradient).equal(first) for gradient in (math.nan, math.inf, 1.0))
 
 
 def test_the_first_module_in_the_order_of_computation_is_named() -> None:

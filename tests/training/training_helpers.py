@@ -111,6 +111,20 @@ def wait_for_step(outputs: Path, step: int, alive: Callable[[], bool]) -> Path:
     raise AssertionError("the run ended before")
 
 
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the way that a CUDA device takes; fused optimizers keep their word on the CPU too."""
+
+    class OnGpu(torch.Tensor):
+        is_cuda = True  # type: ignore[assignment]
+
+    norm = torch.linalg.vector_norm
+
+    def vector_norm(*arguments: Any, **options: Any) -> Any:
+        return norm(*arguments, **options).as_subclass(OnGpu)
+
+    monkeypatch.setattr(torch.linalg, "vector_norm", vector_norm)
+
+
 def signal_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
     """Send this process a signal once, in the middle of a step."""
     accumulate = LanguageModule._accumulate

@@ -33,6 +33,7 @@ class Samples(Listener):
         self.temperature = temperature
         self.top_k = top_k
         self.seed = seed
+        self.tag = "samples"  # on TensorBoard's page; with several, each its name in the configuration
         self.last: list[str] = []
         self._position: int | None = None
 
@@ -84,7 +85,7 @@ class Samples(Listener):
         page = "\n\n".join(self.last).replace("\n", "  \n")  # Markdown's line break
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("samples", page, module.step)
+                logger.experiment.add_text(self.tag, page, module.step)
 
     def _write(self, module: LanguageModule) -> list[str]:
         written = generate(module.model, self._ids, self._options)
