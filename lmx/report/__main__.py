@@ -60,15 +60,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _render(folders: list[Path], out: str | None) -> int:
-    from lmx.report import comparison_table, final_table, render_comparison, render_run
-
     if len(folders) == 1:
+        from lmx.report import final_table, render_run
+
         if out is not None:
             raise LmxError("--out: has no effect with one run, whose report stands in its own folder")
         run = read_run(folders[0])
         path = render_run(run)
         print(final_table(run))
     else:
+        from lmx.report import comparison_table, render_comparison
+
         path = render_comparison(folders, out or _comparison_folder(folders))
         print(comparison_table(path.parent))
     print(f"\n{path}")
