@@ -84,12 +84,13 @@ class Window:
         norms = torch.stack([row[1] for row in self._pending]).double()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(sums)
-        applied = torch.stack([row[4] for row in self._pending]).tolist()
-        sums, norms = sums.cpu(), norms.cpu()
+        applied = torch.stack([row[4] for row in self._pending]).cpu().numpy()
+        norms = norms.cpu()
         counts = torch.tensor([row[2:4] for row in self._pending], dtype=torch.float64)  # tokens, skipped
-        self._rows += torch.cat([sums, counts, norms], dim=1).tolist()
+        rows = torch.cat([sums.cpu(), counts, norms], dim=1).tolist()
+        self._rows += rows
         settled = [
-            Update(float(sums[number, 0]) / max(row[2], 1.0), norms[number], applied[number], row[5])
+            Update(rows[number][0] / max(row[2], 1.0), norms[number], float(applied[number]), row[5])
             for number, row in enumerate(self._pending)
         ]
         self._pending.clear()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from training_helpers import Place, as_on_a_gpu, last, lines, same_end, signal_at
 
 from lmx.config import ConfigError, NonFiniteError
@@ -63,6 +65,8 @@ CULPRITS = {
 }
 
 
+# what needs a value of a tensor on the host
+WAITS = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select")
 UNFUSED = ("optimizer=muon", "optimizer=lion", "optimizer.sharpness_rho=0.05")
 
 
@@ -228,3 +232,38 @@ def test_spikes_are_refused_where_fp16_leaves_updates_out_itself(place: Place) -
         check_precision(compose(overrides), "fp16")
     with pytest.raises(ConfigError, match=r"^train\.spike_sigmas: got 0\.0, allowed: > 0"):
         compose(place.overrides("train.spike_sigmas=0"))
+
+
+class Trace(TorchDispatchMode):
+    """Counts the operations that Python calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, arguments: Any = (), options: Any = None
+    ) -> object:
+        self.counts[operation.overloadpacket.__name__] += 1
+        return operation(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("optimizer", ["optimizer=adamw", *UNFUSED])
+def test_the_host_waits_for_a_gpu_at_no_update(
+    optimizer: str, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three updates more bring no value more to the host.
+
+    But for the look at the loss's own gradient, once a backward pass, which is taken on a CPU alone.
+    """
+    as_on_a_gpu(monkeypatch)
+    counts = []
+    for steps in (3, 6):
+        overrides = (f"train.horizon={steps}steps", "train.log_every_steps=9", "train.eval_at_start=false")
+        with Trace() as trace:
+            place.train(*overrides, "train.eval_every_steps=9", "schedule=constant", optimizer)
+        counts.append(trace.counts)
+    more = counts[1] - counts[0]
+    passes = 6 if "sharpness" in optimizer else 3
+    assert more["_foreach_norm"] == passes, "the updates are in the trace"
+    assert {name: more[name] for name in WAITS if more[name]} == {"_local_scalar_dense": passes}
