@@ -80,7 +80,7 @@ def prepare(folder: Path, vocabulary: int, steps: int) -> None:
 
     shape = {"hidden_size": 256, "num_layers": 4, "num_heads": 4, "intermediate_size": 1024}
     dropouts = ("embedding_dropout", "attention_dropout", "residual_dropout")
-    corpus = ["data=storyworld", "data.stories=2000", "data.held_out_stories=16", "tokenizer=bpe_1k"]
+    corpus = ["data=storyworld", "data.stories=2000", "data.held_out_stories=64", "tokenizer=bpe_1k"]
     learning = [f"optimizer.lr={RATE}", "optimizer.weight_decay=0.1", "schedule=constant"]
     length = ["train.batch_size=8", f"train.horizon={steps}steps"]
     common = [*corpus, *learning, *length, f"paths.cache={folder / 'cache'}"]
@@ -150,14 +150,20 @@ def newest(outputs: Path) -> Path:
 
 
 def of_run(folder: Path) -> dict[str, Any]:
-    """Return `seconds` a step after the warm-up and the mean `losses` of each recorded window of steps."""
+    """Return `seconds` a step after the warm-up, the mean losses of recorded `windows`, and the `evaluation`.
+
+    The last is its tokens a second, as a multiple of training's.
+    """
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     train = [line for line in lines if line["kind"] == "train"]
     [first] = [line for line in train if line["step"] == WARMUP]
-    last = train[-1]
+    last, evaluation = train[-1], [line for line in lines if line["kind"] == "val"][-1]
+    tokens = json.loads((folder / "run.json").read_text())["data"]["splits"]["validation"]["targets"]
+    seconds, trained = (last[key] - first[key] for key in ("seconds", "tokens"))
     return {
-        "seconds": (last["seconds"] - first["seconds"]) / (last["step"] - first["step"]),
+        "seconds": seconds / (last["step"] - first["step"]),
         "windows": [(line["step"], line["train/loss"]) for line in train],
+        "evaluation": tokens / evaluation["val/seconds"] * seconds / trained,
     }
 
 
@@ -188,6 +194,9 @@ def table(measured: dict[str, list[dict[str, Any]]]) -> str:
             f"| {side} | {1000 * statistics.median(times):.0f} | {spread} | {slower:.2f}× "
             f"| {statistics.median(peaks):,.0f} | {larger:.2f}× |"
         )
+    rates = [figures["evaluation"] for figures in measured["lmx"]]
+    middle, spread = statistics.median(rates), f"{min(rates):.1f}–{max(rates):.1f}"
+    rows.append(f"\nlmx evaluates {middle:.1f} times as many tokens a second as it trains on ({spread}).")
     return "\n".join(rows)
 
 
