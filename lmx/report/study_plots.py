@@ -20,6 +20,7 @@ from lmx.report.drawing import (
     new_figure,
     save_drawings,
     smoothed,
+    span,
 )
 from lmx.report.exports import phase_losses
 from lmx.report.standings import UNITS, Arm, Digest, Standing, curve
@@ -70,12 +71,12 @@ def plot_study(
         ),
         (
             "validation_curves",
-            f"Validation {unit} by step and by training time",
+            f"Validation {unit} by step and by training time; the fall of the first tenth leaves the frame",
             lambda: _two_panels(comparison, looks, metric, unit),
         ),
         (
             "training_loss_comparison",
-            "Training loss by tokens",
+            "Training loss by tokens; the fall of the first tenth leaves the frame",
             lambda: _training(comparison, looks),
         ),
         (
@@ -140,13 +141,15 @@ def _final(
 def _two_panels(comparison: Comparison, looks: dict[str, Look], metric: str, unit: str) -> Figure:
     figure = new_figure(11.5, 4.6)
     panels = figure.subplots(1, 2, sharey=True)
-    drawn: list[np.ndarray] = []
+    drawn: list[Series] = []
     for axes, budget in zip(panels, ("step", "seconds"), strict=True):
         for arm in _back_to_front(comparison.arms, looks):
             drawn += _band(axes, [curve(run, metric, budget) for run in arm.runs], looks[arm.name])
-    values = _late(drawn)
-    decorate(panels[0], "By step", f"validation {unit}", values)
-    decorate(panels[1], "By training time", "", values)
+    values = telling(drawn, lower_is_better(metric))
+    for axes, title, label in zip(
+        panels, ("By step", "By training time"), (f"validation {unit}", ""), strict=True
+    ):
+        _frame(axes, title, label, values)
     panels[1].set_xlabel("seconds of training, without evaluation and start-up")
     _legend(figure, looks)
     return figure
@@ -155,13 +158,13 @@ def _two_panels(comparison: Comparison, looks: dict[str, Look], metric: str, uni
 def _training(comparison: Comparison, looks: dict[str, Look]) -> Figure | None:
     figure = new_figure(11.5, 4.6)
     axes = figure.add_subplot()
-    drawn: list[np.ndarray] = []
+    drawn: list[Series] = []
     for arm in _back_to_front(comparison.arms, looks):
         lines = [_thinned(*_logged(run)) for run in arm.runs]
         drawn += _band(axes, [line for line in lines if len(line[0])], looks[arm.name])
     if not drawn:
         return None
-    decorate(axes, "Training loss, moving mean", "nats per token", np.concatenate(drawn))
+    _frame(axes, "Training loss, moving mean", "nats per token", telling(drawn, lower=True))
     axes.set_xlabel("tokens trained on")
     _legend(figure, looks)
     return figure
@@ -282,8 +285,28 @@ def _dots(
     axes.plot(x, y, "o", color=look.colour, markersize=size, zorder=3, **style)
 
 
-def _band(axes: Axes, lines: Sequence[Series], look: Look) -> list[np.ndarray]:
-    """Draw the mean over seeds as far as all of them go, and the span between them in pale."""
+def telling(drawn: Sequence[Series], lower: bool) -> np.ndarray:
+    """Return the values that a frame must hold: the best of all, and those after each curve's first tenth.
+
+    What comes before falls so far that it would hide the differences that follow.
+    """
+    if not drawn:
+        return np.empty(0)
+    whole = np.concatenate([values for _, values in drawn])
+    best = whole[[whole.argmin() if lower else whole.argmax()]]
+    return np.concatenate([best, *(values[spent >= spent[-1] / 10] for spent, values in drawn)])
+
+
+def _frame(axes: Axes, title: str, unit: str, values: np.ndarray) -> None:
+    """Name title and axes, and let the vertical one hold `values` alone."""
+    decorate(axes, title, unit, values)
+    if len(values):
+        low, high = span(values)
+        axes.set_ylim(max(low, 0.95 * float(values.min())) if axes.get_yscale() == "log" else low, high)
+
+
+def _band(axes: Axes, lines: Sequence[Series], look: Look) -> list[Series]:
+    """Draw the mean over seeds as far as all of them go, and the span between them in pale; return it."""
     lines = [line for line in lines if len(line[0])]
     if not lines:
         return []
@@ -291,7 +314,7 @@ def _band(axes: Axes, lines: Sequence[Series], look: Look) -> list[np.ndarray]:
     if len(lines) > 1 and look.front:
         axes.fill_between(grid, values.min(0), values.max(0), color=look.colour, alpha=0.15, linewidth=0)
     axes.plot(grid, values.mean(0), marker="o" if len(grid) == 1 else None, markersize=4, **look.line)
-    return [values.mean(0)]
+    return [(grid, values.mean(0))]
 
 
 def _together(lines: Sequence[Series]) -> Series:
@@ -316,10 +339,6 @@ def _logged(run: Digest) -> Series:
 def _thinned(spent: np.ndarray, values: np.ndarray) -> Series:
     keep = np.unique(np.linspace(0, len(spent) - 1, min(len(spent), POINTS)).astype(int))
     return spent[keep], values[keep]
-
-
-def _late(drawn: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate(drawn) if drawn else np.empty(0)
 
 
 def _back_to_front(arms: Sequence[Arm], looks: dict[str, Look]) -> list[Arm]:

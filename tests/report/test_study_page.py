@@ -10,11 +10,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lmx.report import render_comparison
 from lmx.report.html import to_html, write_page
 from lmx.report.results_log import append_result
+from lmx.report.study_plots import telling
 from lmx.runs import RunFolder, read_run
 
 MakeRun = Callable[..., RunFolder]
@@ -185,3 +187,14 @@ def test_sizes_that_differ_bring_the_scaling_section(
     assert (
         "## Scaling law" not in render_comparison([small.path, make_run().path], tmp_path / "b").read_text()
     )
+
+
+def test_a_frame_leaves_out_what_a_curve_falls_through_in_its_first_tenth() -> None:
+    steps = np.arange(0, 101, 5.0)
+    falling = np.where(steps < 10, 9.0, 3 - steps / 100)
+    early = np.where(steps == 5, 0.5, 4.0)  # the best of all, before anything else counts
+    assert telling([(steps, falling)], lower=True).max() == 2.9
+    assert telling([(steps, falling)], lower=True).min() == 2.0
+    assert telling([(steps, falling), (steps, early)], lower=True).min() == 0.5
+    assert telling([(steps, -falling), (steps, -early)], lower=False).max() == -0.5
+    assert len(telling([], lower=True)) == 0
