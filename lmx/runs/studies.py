@@ -107,7 +107,7 @@ def job_state(folder: Path, job: JobRecord) -> JobState:
         status = "interrupted" if job.exit_status in SIGNALLED else "failed"
         return JobState(job, status, reason=job.said, others=tuple(paths))
     ranks = {"completed": 2, "running": 1}
-    run = max(own, key=lambda run: (ranks.get(run.status, 0), run.path.name))
+    run = max(own, key=lambda run: (ranks.get(run.status, 0), str(run.identity.get("started"))))
     sessions = run.identity.get("sessions") or [{}]
     return JobState(
         job,
