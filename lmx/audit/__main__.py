@@ -11,7 +11,7 @@ from typing import Any
 
 from lmx.config.door import Parser, guarded
 from lmx.config.errors import ConfigError, LmxError
-from lmx.runs import RunFolder, find_runs, is_run
+from lmx.runs import named_runs
 
 DESCRIPTION = """\
 Say what is wrong or doubtful in the records of runs: each by itself, and several as a comparison.
@@ -87,7 +87,7 @@ def _runs(arguments: argparse.Namespace) -> int:
     from lmx.audit.registry import audit_comparison, audit_run
     from lmx.runs import read_run
 
-    runs = [read_run(folder) for folder in _folders(arguments.run)]
+    runs = [read_run(folder) for folder in named_runs(arguments.run)]
     own = [audit_run(each) for each in runs]
     together = audit_comparison(runs)
     found = [finding for findings in own for finding in findings] + together
@@ -125,18 +125,6 @@ def _report(path: Path, as_json: bool) -> int:
 
 def _status(findings: Sequence[Any]) -> int:
     return int(any(finding.severity != "note" for finding in findings))
-
-
-def _folders(places: Sequence[str]) -> list[Path]:
-    """Return the run folders that the arguments name, each once; CheckpointError for a place with none."""
-    found: dict[Path, Path] = {}
-    for place in places:
-        path = Path(place).expanduser()
-        folders = [path] if is_run(path) else find_runs(path)
-        if not folders:
-            RunFolder.open(path)
-        found |= {folder.resolve(): folder for folder in folders}
-    return list(found.values())
 
 
 if __name__ == "__main__":

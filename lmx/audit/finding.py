@@ -11,11 +11,6 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-MEANING = {
-    "error": "a figure or a conclusion is wrong, or means something else than it says",
-    "warning": "a conclusion drawn from it may not hold",
-    "note": "good to know before quoting it",
-}
 WIDTH = 100  # of the lines for a terminal
 Subject = TypeVar("Subject")
 

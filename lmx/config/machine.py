@@ -1,4 +1,7 @@
-"""`hardware` and `paths`: where it runs and where things lie. Only precision changes what is computed."""
+"""`hardware` and `paths`: where it runs and where things lie.
+
+Precision apart, hardware changes roundings alone, and the number of devices what drops out.
+"""
 
 from __future__ import annotations
 

@@ -13,18 +13,17 @@ if TYPE_CHECKING:
     from lmx.data.corpus import Corpus, prepare
     from lmx.data.datamodule import TokenDataModule
     from lmx.data.tokenizers import Tokenizer
-    from lmx.data.windows import IGNORE, Windows
+    from lmx.data.windows import Windows
 
 _HOMES = {
     "Corpus": "corpus",
     "prepare": "corpus",
     "TokenDataModule": "datamodule",
     "Tokenizer": "tokenizers",
-    "IGNORE": "windows",
     "Windows": "windows",
 }
 
-__all__ = ["IGNORE", "Corpus", "TokenDataModule", "Tokenizer", "Windows", "prepare"]
+__all__ = ["Corpus", "TokenDataModule", "Tokenizer", "Windows", "prepare"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 POLL_SECONDS = 0.1
+ROUNDS = 2  # a file that arrived damaged is fetched once more
 _RETRYING = ("huggingface_hub.utils._http", "datasets.utils.file_utils")  # loggers that say why they retry
 
 
@@ -93,6 +94,17 @@ def downloads(kind: str, repository: str) -> Path:
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / f"{kind}--{repository.replace('/', '--')}"
+
+
+def arrived(folder: Path) -> int:
+    """Return the bytes below a folder into which a client may be writing."""
+    total = 0
+    for file in folder.rglob("*"):
+        try:
+            total += file.lstat().st_size
+        except OSError:  # renamed between listing and asking
+            continue
+    return total
 
 
 def remove_damaged(folder: Path) -> list[str]:

@@ -72,10 +72,6 @@ class TokenDataModule(pl.LightningDataModule):
         """Return the validation split, once."""
         return self.evaluation_loader("validation")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """Return the test split, once."""
-        return self.evaluation_loader("test")
-
     def evaluation_loader(self, split: str) -> DataLoader[Batch]:
         """Return a whole split, each window once over all ranks; the last batch is filled with empty rows."""
         size = self.experiment.train.eval_batch_size or self.experiment.micro_batch_size

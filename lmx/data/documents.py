@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
-SPLITS = ("train", "validation", "test")
-
 
 class Document(NamedTuple):
     """A text, and where its source knows them the bits of information in it."""
@@ -26,7 +24,7 @@ class Source(Protocol):
         ...
 
     def splits(self) -> list[str]:
-        """Return the splits there are, of SPLITS: train and, unless its windows serve, validation."""
+        """Return the splits there are: train and, unless its windows serve, validation; perhaps test."""
         ...
 
     def documents(self, split: str) -> Iterator[Document]:

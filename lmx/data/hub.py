@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lmx.config import DataConfig, DataError, nearest
-from lmx.data.client import cause, downloads, offline, quiet, remove_damaged, watched
-from lmx.data.documents import SPLITS, Document, is_held_out
+from lmx.config.corpus import SPLITS
+from lmx.data.client import ROUNDS, arrived, cause, downloads, offline, quiet, remove_damaged, watched
+from lmx.data.documents import Document, is_held_out
 from lmx.data.files import missing_field
 
 T = TypeVar("T")
 ROWS = 1000  # fetched at a time
-ROUNDS = 2  # a file that arrived damaged is fetched once more
 
 
 class HubSource:
@@ -156,7 +156,7 @@ class HubSource:
         return [downloads("datasets", self.repository), prepared]
 
     def _fetched_bytes(self) -> int:
-        return sum(_size(file) for folder in self._folders() for file in folder.rglob("*"))
+        return sum(map(arrived, self._folders()))
 
     def _remove_damaged(self) -> list[str]:
         """Delete downloads that are not what the Hub announced, and what was made of them; return names."""
@@ -192,10 +192,3 @@ class HubSource:
             f"data.repository: {self.repository} cannot be read: {reason}{off}; with network, once: "
             f"python -m lmx.data prepare data={name}; or data.local_dir=DIR"
         )
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.lstat().st_size
-    except OSError:  # renamed between listing and asking
-        return 0

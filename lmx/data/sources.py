@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lmx.config import DataConfig, DataError
-from lmx.data.documents import SPLITS, Document, Source, is_held_out
+from lmx.config.corpus import SPLITS
+from lmx.data.documents import Document, Source, is_held_out
 from lmx.data.files import by_split, find_files, read_documents
 from lmx.data.hub import HubSource
 from lmx.data.storyworld import generate_stories

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from lmx.config import DataError, TokenizerConfig, nearest
-from lmx.data.client import cause, downloads, offline, quiet, remove_damaged, watched
+from lmx.data.client import ROUNDS, cause, downloads, offline, quiet, remove_damaged, watched
 from lmx.data.tokenizers import TOKENIZER, ByteTokenizer, SubwordTokenizer, Tokenizer
 
 Say = Callable[[str], None]
 CONFIG = "tokenizer_config.json"
 # a BPE sees this much of the train split: more hardly changes its merges, and memory stays bounded
 SAMPLE_BYTES = 64 * 2**20
-ROUNDS = 2  # a file that arrived damaged is fetched once more
 
 
 def stamp(config: TokenizerConfig) -> dict[str, Any]:

@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 from lmx.config import CheckpointError
-from lmx.data.client import cause, downloads, offline, quiet, remove_damaged, watched
+from lmx.data.client import ROUNDS, arrived, cause, downloads, offline, quiet, remove_damaged, watched
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 FILES = (CONFIG, WEIGHTS, INDEX, "model-*.safetensors")
-ROUNDS = 2  # a file that arrived damaged is fetched once more
 SECONDS = 30.0
 
 
@@ -21,16 +20,17 @@ def fetch_weights(repository: str, seconds: float = SECONDS) -> Path:
     anything for `seconds`.
     """
     quiet()
+    kept = downloads("models", repository)
     try:
         for _ in range(ROUNDS):
-            folder = watched(lambda: _fetched(repository, seconds), seconds, lambda: _bytes(repository))
-            damaged = remove_damaged(downloads("models", repository))
+            folder = watched(lambda: _fetched(repository, seconds), seconds, lambda: arrived(kept))
+            damaged = remove_damaged(kept)
             if not damaged:
                 return folder
     except CheckpointError:
         raise
     except Exception as error:  # whatever the client raises becomes one line
-        remove_damaged(downloads("models", repository))
+        remove_damaged(kept)
         reason = cause(error, "init_from", seconds)
     else:
         reason = f"what arrived is damaged, {ROUNDS} times: {', '.join(damaged)}"
@@ -70,14 +70,3 @@ def _whole(folder: Path) -> bool:
     if (folder / INDEX).is_file():
         names = {CONFIG, *json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()}
     return all((folder / name).is_file() for name in names)
-
-
-def _bytes(repository: str) -> int:
-    """Return how much has arrived so far."""
-    total = 0
-    for file in downloads("models", repository).rglob("*"):
-        try:
-            total += file.lstat().st_size
-        except OSError:  # renamed between listing and asking
-            continue
-    return total

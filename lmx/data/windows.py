@@ -11,8 +11,6 @@ from lmx.config import DataConfig, DataError
 from lmx.data.layout import FILLER, IGNORE, Arrays, Chosen, Layout
 from lmx.data.store import StoredSplit
 
-__all__ = ["FILLER", "IGNORE", "Windows", "hold_out"]
-
 COUNTED_AT_ONCE = 4096  # windows
 HOLDOUT_SEED = 0  # one choice for every run, whatever its seed: they are evaluated on the same windows
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lmx.config.door import Parser, guarded
 from lmx.config.errors import LmxError
-from lmx.runs import RunFolder, find_runs, is_run, is_study, read_run
+from lmx.runs import is_study, named_runs, read_run
 
 DESCRIPTION = """\
 Render reports from the records of runs. One run: its report.md and plots are written again.
@@ -34,10 +34,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Render what the arguments ask for."""
     try:
         if arguments.scaling:
-            return _render_scaling(_runs(arguments.run), arguments.out)
+            return _render_scaling(named_runs(arguments.run), arguments.out)
         if len(arguments.run) == 1 and is_study(Path(arguments.run[0]).expanduser()):
             return _render_study(Path(arguments.run[0]).expanduser(), arguments.out)
-        return _render(_runs(arguments.run), arguments.out)
+        return _render(named_runs(arguments.run), arguments.out)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -93,21 +93,6 @@ def _render_scaling(folders: list[Path], out: str | None) -> int:
     path = render_scaling(folders, Path(out or _comparison_folder(folders)))
     print(f"{path.read_text()}\n{path}")
     return 0
-
-
-def _runs(places: Sequence[str]) -> list[Path]:
-    """Return the run folders that the arguments name, each once.
-
-    Raises CheckpointError for a place that neither is one nor holds one.
-    """
-    found: dict[Path, Path] = {}
-    for place in places:
-        path = Path(place).expanduser()
-        runs = [path] if is_run(path) else find_runs(path)
-        if not runs:
-            RunFolder.open(path)
-        found |= {run.resolve(): run for run in runs}
-    return list(found.values())
 
 
 def _comparison_folder(folders: Sequence[Path]) -> Path:

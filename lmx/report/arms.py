@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -95,7 +96,6 @@ def of_runs(folders: Sequence[Path]) -> Comparison:
         else:
             counted.append(run)
     arms = _gathered(counted)
-    names = _quoted(folders)
     return Comparison(
         title=f"{len(folders)} runs compared",
         question="",
@@ -104,7 +104,7 @@ def of_runs(folders: Sequence[Path]) -> Comparison:
         arms=arms,
         overrides={},
         jobs=[],
-        command=f"python -m lmx.report {names}",
+        command=shlex.join(["python", "-m", "lmx.report", *map(str, folders)]),
         left_out=left_out,
     )
 
@@ -113,12 +113,6 @@ def _read(folders: Sequence[Path]) -> list[Digest]:
     """Read several runs at a time: most of it is Arrow's work, which leaves Python free."""
     with ThreadPoolExecutor(max_workers=READERS) as pool:
         return list(pool.map(read_digest, folders))
-
-
-def _quoted(folders: Sequence[Path]) -> str:
-    import shlex
-
-    return " ".join(shlex.quote(str(folder)) for folder in folders)
 
 
 def _distinct(runs: list[Digest], left_out: list[str]) -> list[Digest]:

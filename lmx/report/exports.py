@@ -18,6 +18,7 @@ from lmx.report.arms import Comparison
 from lmx.report.differences import Difference, real_by_chance
 from lmx.report.facts import facts
 from lmx.report.standings import BITS, LOSS, UNITS, Arm, Digest, Standing, seed_of
+from lmx.report.text import code_block
 from lmx.runs import write_atomic
 
 CONVERGED = 0.01  # improvement of the best evaluation over the last fifth of the steps, as a share
@@ -183,7 +184,11 @@ def research_data(
         "configurations": {arm.name: _configuration(comparison, arm) for arm in comparison.arms},
         "ranking": {
             budget: [
-                {"configuration": place.arm.name, "best": _interval(place.best), "end": _interval(place.end)}
+                {
+                    "configuration": place.arm.name,
+                    "best": dataclasses.asdict(place.best),
+                    "end": dataclasses.asdict(place.end),
+                }
                 for place in order
             ]
             for budget, (order, _) in places.items()
@@ -192,8 +197,8 @@ def research_data(
             {
                 "configuration": item.a,
                 "minus": item.b,
-                "over_seeds": _interval(item.over_seeds),
-                "over_windows": None if item.over_windows is None else _interval(item.over_windows),
+                "over_seeds": dataclasses.asdict(item.over_seeds),
+                "over_windows": None if item.over_windows is None else dataclasses.asdict(item.over_windows),
                 "over_windows_missing": item.why or None,
                 "verdict": item.words,
             }
@@ -233,10 +238,6 @@ def _configuration(comparison: Comparison, arm: Arm) -> dict[str, Any]:
     }
 
 
-def _interval(interval: Any) -> dict[str, Any]:
-    return dataclasses.asdict(interval)
-
-
 def write_samples(folder: Path, comparison: Comparison) -> list[Path]:
     """Write the last generated texts of each configuration into a file of its own; return the files."""
     written: list[Path] = []
@@ -261,8 +262,6 @@ def last_samples(run: Digest) -> list[dict[str, Any]]:
 
 
 def _sample(run: Digest, sample: dict[str, Any]) -> str:
-    from lmx.report.text import code_block
-
     words = sample["text"].split()
     measures = ", ".join(f"distinct-{n} {distinct_n(words, n):.3f}" for n in (1, 2))
     prompt = json.dumps(sample["prompt"], ensure_ascii=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from lmx.config.experiment import GROUPS
-from lmx.config.learning import CheckpointConfig, TrainConfig
+from lmx.config import Experiment
+from lmx.config.fields import schema_defaults
 from lmx.report.columns import Extreme, extremes
 from lmx.report.text import MISSING
 from lmx.runs import Run
 
-SCHEMAS: dict[str, type] = {**GROUPS, "train": TrainConfig, "checkpoint": CheckpointConfig}
 # settings that say where a run lands or what is written about it, not what it computes
 _UNIMPORTANT = ("name", "paths", "resume", "logger")
 
@@ -203,22 +201,12 @@ def _highest(run: Run, key: str) -> float | None:
 
 
 def _set_values(group: str, value: dict[str, Any]) -> list[str]:
-    defaults = _defaults(SCHEMAS.get(group))
+    defaults = schema_defaults(Experiment).get(group, {})
     return [
         f"{key} {setting(item)}"
         for key, item in value.items()
         if key != "name" and (key not in defaults or item != defaults[key])
     ]
-
-
-def _defaults(schema: type | None) -> dict[str, Any]:
-    if schema is None:
-        return {}
-    found = {}
-    for spec in dataclasses.fields(schema):
-        made = spec.default_factory
-        found[spec.name] = made() if made is not dataclasses.MISSING else spec.default
-    return found
 
 
 def setting(value: Any) -> str:

@@ -9,11 +9,10 @@ from collections import Counter
 from pathlib import Path
 
 from lmx.report.text import MISSING, amount, plain_table, show
-from lmx.runs.studies import JobState
+from lmx.runs.studies import JOB_STATUSES, JobState
 from lmx.runs.work import Work
 
 RENDER_SHARE = 0.1  # of the time; the report is rendered less often where it would take more
-ORDER = ("completed", "running", "interrupted", "failed", "missing")
 
 
 def listing(work: Work) -> str:
@@ -46,7 +45,7 @@ def listing(work: Work) -> str:
 
 def counted(states: Counter[str]) -> str:
     """Say how many jobs stand how: ``3 completed, 1 failed``."""
-    return ", ".join(f"{states[name]} {name}" for name in ORDER if states[name])
+    return ", ".join(f"{states[name]} {name}" for name in JOB_STATUSES if states[name])
 
 
 def _place(state: JobState) -> str:

@@ -14,12 +14,12 @@ from lmx.report.arms import Comparison
 from lmx.report.differences import Difference, real_by_chance
 from lmx.report.exports import arm_figures, last_samples
 from lmx.report.facts import differing, facts
-from lmx.report.standings import BITS, LOSS, UNITS, Arm, Standing, seed_of
+from lmx.report.standings import BITS, BUDGETS, LOSS, UNITS, Arm, Standing, seed_of
 from lmx.report.study_audit import Audit
 from lmx.report.study_sources import sources
 from lmx.report.text import MISSING, amount, code_block, duration, markdown_table, show
+from lmx.runs.studies import JOB_STATUSES
 
-TITLES = {"tokens": "tokens", "flops": "FLOPs", "seconds": "training time"}
 _PLACED = (
     "final_performance_comparison",
     "convergence_analysis",
@@ -27,11 +27,11 @@ _PLACED = (
 )  # figures with a place of their own
 FEW_ARMS = 6  # beyond which a table has a row for each, not a column
 LEVEL = "95\u00a0%"  # one word, also in a narrow column
-STATUSES = ("completed", "running", "interrupted", "failed", "missing")
 METHOD = (
-    "Each run counts with its best evaluation within the largest {budget} that every run reached{amount}; "
-    "its validation curve is interpolated linearly between the two evaluations around that point. “At the "
-    "end” is the curve's value there, overfitting included. Intervals are Student's, at 95 %, over seeds."
+    "Each run counts with its best evaluation within the largest number of tokens that every run reached, "
+    "{amount}; its validation curve is interpolated linearly between the two evaluations around that point. "
+    "“At the end” is the curve's value there, overfitting included. Intervals are Student's, at 95 %, over "
+    "seeds."
 )
 
 
@@ -97,7 +97,7 @@ def _answer(comparison: Comparison, results: Results) -> Iterator[str]:
     if comparison.jobs:
         counts = Counter(state.status for state in comparison.jobs)
         done = f"{counts['completed']} of {len(comparison.jobs)} jobs are completed"
-        rest = ", ".join(f"{counts[name]} {name}" for name in STATUSES[1:] if counts[name])
+        rest = ", ".join(f"{counts[name]} {name}" for name in JOB_STATUSES[1:] if counts[name])
         yield f"{done}{f'; {rest}' if rest else ''}."
 
 
@@ -128,7 +128,7 @@ def _ranking(comparison: Comparison, results: Results) -> Iterator[str]:
     }
     known = [budget for budget, places in others.items() if places]
     headers = ["", "Configuration", "Seeds", f"{unit.capitalize()}", "95 % interval", "At the end"]
-    headers += [f"at equal {TITLES[budget]}" for budget in known]
+    headers += [f"at equal {BUDGETS[budget]}" for budget in known]
     rows = []
     for place in order:
         name = place.arm.name
@@ -146,7 +146,7 @@ def _ranking(comparison: Comparison, results: Results) -> Iterator[str]:
         rows.append(row)
     yield "## Ranking at equal tokens"
     yield markdown_table(headers, rows, left=2)
-    notes = [METHOD.format(budget="number of tokens", amount=f", {amount(results.places['tokens'][1])}")]
+    notes = [METHOD.format(amount=amount(results.places["tokens"][1]))]
     if known:
         sizes = {"flops": "{:.3g} FLOPs", "seconds": "{:.4g} s of training"}
         budgets = [sizes[budget].format(results.places[budget][1]) for budget in known]

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURED = len(CYCLE)  # further configurations are grey: a colour that stands for two tells nothing
-PALE = "#B8B8B8"
+PALE = "#B8B8B8"  # of those for which no colour is left: one that stands for two tells nothing
 POINTS = 500  # of a curve: more than a figure has pixels for
 
 

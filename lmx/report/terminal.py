@@ -61,5 +61,5 @@ def final_table(run: Run) -> str:
     return "\n".join([*lines, *(f"{name:<13}{text}" for name, text in below)])
 
 
-def _wrapped(text: str, indent: str = "") -> str:
-    return "\n".join(textwrap.wrap(text, WIDTH, subsequent_indent=indent))
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, WIDTH)

@@ -5,7 +5,7 @@ from lmx.runs.files import write_atomic, write_json
 from lmx.runs.folder import POINTER_VARIABLE, RunFolder, is_run
 from lmx.runs.identity import STATUSES, command_line, config_fingerprint
 from lmx.runs.metrics import MetricsLog
-from lmx.runs.read import Run, find_runs, newest_unfinished, read_run
+from lmx.runs.read import Run, find_runs, named_runs, newest_unfinished, read_run
 from lmx.runs.studies import (
     JobRecord,
     JobState,
@@ -34,6 +34,7 @@ __all__ = [
     "is_evaluated",
     "is_run",
     "is_study",
+    "named_runs",
     "newest_unfinished",
     "read_digest",
     "read_run",

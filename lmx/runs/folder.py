@@ -98,24 +98,14 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
-    def tensorboard(self) -> Path:
-        """`tensorboard/`."""
-        return self.path / "tensorboard"
-
-    @property
     def tokenizer(self) -> Path:
         """`tokenizer/`."""
         return self.path / "tokenizer"
 
     @property
-    def samples(self) -> Path:
-        """`samples/`."""
-        return self.path / "samples"
-
-    @property
     def sample_log(self) -> Path:
         """`samples/samples.jsonl`: one line a generated text: step, prompt, text (the continuation alone)."""
-        return self.samples / "samples.jsonl"
+        return self.path / "samples" / "samples.jsonl"
 
     @property
     def windows(self) -> Path:

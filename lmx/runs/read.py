@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -119,6 +119,18 @@ def find_runs(root: str | Path) -> list[Path]:
             found.append(path)
             folders.clear()  # nothing below a run folder is another run
     return sorted(found)
+
+
+def named_runs(places: Sequence[str | Path]) -> list[Path]:
+    """Return the run folders that `places` are or hold, each once.
+
+    Raises CheckpointError for a place that neither is one nor holds one.
+    """
+    found: dict[Path, Path] = {}
+    for place in places:
+        folders = find_runs(place) or [RunFolder.open(place).path]
+        found |= {folder.resolve(): folder for folder in folders}
+    return list(found.values())
 
 
 def newest_unfinished(outputs: str | Path, name: str | None, config_fingerprint: str) -> Path | None:

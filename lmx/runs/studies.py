@@ -15,6 +15,7 @@ from lmx.runs.read import Run
 FILE = "study.json"
 FORMAT = 1
 SIGNALLED = (130, 138, 143)  # exit statuses of a process that SIGINT, SIGUSR1 or SIGTERM ended
+JOB_STATUSES = ("completed", "running", "interrupted", "failed", "missing")
 LOG = "log.txt"  # beside the run folders of a job: what its processes said
 
 
@@ -53,7 +54,7 @@ class JobState:
     """How a job stands, by its run folder and, where it has none, by its process."""
 
     job: JobRecord
-    status: str  # completed, running, interrupted, failed, missing
+    status: str  # one of JOB_STATUSES
     run: Path | None = None
     step: int | None = None  # the last one finished, where it was written down
     reason: str = ""

@@ -137,7 +137,7 @@ def _check_callbacks(experiment: Experiment, callbacks: list[pl.Callback], corpu
     monitors = [("checkpoint.best", experiment.checkpoint.best)]
     for callback in callbacks:
         if isinstance(callback, EarlyStopping):
-            monitors.append(("callbacks.early_stopping.monitor", callback.monitor))
+            monitors.append((f"callbacks.{callback.name}.monitor", callback.monitor))
         if isinstance(callback, Samples):
             callback.read_prompts(corpus.tokenizer, experiment.context_length)
     measured = measure_names(corpus.splits["validation"], experiment.objective)

@@ -14,8 +14,8 @@ from lmx.config.cores import cores
 from lmx.objective import native
 from lmx.optim.orthogonal import multiplies_bf16
 
-# a compilation pays when it saves more than it costs. On a CPU it takes half a minute and saves a tenth of
-# the time (docs/performance.md): what two cores compute in ten minutes repays it
+# a compilation pays when it saves more than it costs. On a CPU it takes half a minute and saves a twentieth
+# of the time or more (docs/performance.md): what two cores compute in ten minutes repays it
 COMPILE_FLOPS_CPU = 1.5e14
 COMPILE_STEPS_GPU = 500
 

@@ -1,4 +1,4 @@
-"""A finished run brought back: its experiment, weights and tokenizer."""
+"""A finished run brought back: its weights and tokenizer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmx.config import Experiment
 from lmx.data import Tokenizer
 from lmx.model import Decoder
 from lmx.runs import RunFolder
@@ -17,8 +16,6 @@ from lmx.training.resume import load_experiment, load_weights
 class Restored:
     """What a run has learned, ready to be used."""
 
-    folder: RunFolder
-    experiment: Experiment
     model: Decoder
     tokenizer: Tokenizer
 
@@ -29,7 +26,6 @@ def restore(run: str | Path, checkpoint: str | Path | None, say: Callable[[str],
     Raises CheckpointError when the folder is no run or has no whole checkpoint.
     """
     folder = RunFolder.open(run)
-    experiment = load_experiment(folder)
-    model = Decoder(experiment.model)
+    model = Decoder(load_experiment(folder).model)
     load_weights(model, str(checkpoint or folder.path), say)
-    return Restored(folder, experiment, model.eval(), Tokenizer.load(folder.tokenizer))
+    return Restored(model.eval(), Tokenizer.load(folder.tokenizer))

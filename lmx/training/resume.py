@@ -112,7 +112,7 @@ def load_weights(model: nn.Module, source: str, say: Say) -> None:
         if name in state and state[name].shape != value.shape
     ]
     if problems:
-        raise CheckpointError(f"init_from: {source} does not fit the model: {'; '.join(problems[:6])}")
+        raise CheckpointError(f"{source} does not fit the model: {'; '.join(problems[:6])}")
     model.load_state_dict(state)
 
 

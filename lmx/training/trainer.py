@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lmx.config import ConfigError, Experiment, nearest
 from lmx.data import Corpus
 from lmx.runs import MetricsLog, RunFolder
-from lmx.training.callbacks import Samples
+from lmx.training.callbacks import Entry, Samples
 from lmx.training.checkpoints import Checkpoints, VerifiedCheckpointIO, step_of
 from lmx.training.distributed import LaunchedDDP
 from lmx.training.ending import Ending, Signals
@@ -83,13 +83,10 @@ def build_callbacks(experiment: Experiment) -> list[pl.Callback]:
         for name, entry in experiment.callbacks.items()
         if entry is not None
     }
-    keys = Counter(callback.state_key for callback in built.values())
+    classes = Counter(map(type, built.values()))
     for name, callback in built.items():
-        if isinstance(callback, Samples):
-            callback.tag = name
-        key, cls = callback.state_key, type(callback)
-        if keys[key] > 1:  # a checkpoint keeps states by the name of the class: these need one of their own
-            callback.__class__ = type(cls.__name__, (cls,), {"state_key": f"{key}/{name}"})
+        if isinstance(callback, Entry):
+            callback.name, callback.shares_class = name, classes[type(callback)] > 1
     return list(built.values())
 
 

@@ -12,7 +12,8 @@ from data_helpers import prepared, write_splits
 
 from lmx.config import CheckpointError, Experiment
 from lmx.config.learning import TrainConfig
-from lmx.data import IGNORE, Corpus, TokenDataModule
+from lmx.data import Corpus, TokenDataModule
+from lmx.data.layout import IGNORE
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from data_helpers import bpe, files_config, gpt2, prepared, real_data, write_splits
 
-from lmx.data.windows import FILLER, IGNORE
+from lmx.data.layout import FILLER, IGNORE
 
 TEXT = "\n\n".join(f"Söme story nr {i}, of the cat 🙂 and the dog" for i in range(30))
 

@@ -64,7 +64,7 @@ def restored(tokenizer: Tokenizer, **changes: Any) -> Restored:
     torch.manual_seed(3)
     values = {"name": "test", "vocab_size": tokenizer.vocab_size, "context_length": 40, **SHAPE, **changes}
     model = Decoder(ModelConfig(**values)).eval()
-    return Restored(RunFolder(Path("unused")), compose([]), model, tokenizer)
+    return Restored(model, tokenizer)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

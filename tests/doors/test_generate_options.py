@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from lmx import generate
 from lmx.config import ConfigError, ModelConfig
-from lmx.config.compose import compose
 from lmx.data import Tokenizer
 from lmx.data.tokenizers import ByteTokenizer, SubwordTokenizer
 from lmx.model import Decoder, GenerationOptions
-from lmx.runs import RunFolder
 from lmx.training.restore import Restored
 
 
@@ -36,7 +32,7 @@ def patched(monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer) -> None:
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 24, "init_std": 0.5}
     config = ModelConfig(name="test", vocab_size=tokenizer.vocab_size, context_length=40, **shape)
-    restored = Restored(RunFolder(Path("unused")), compose([]), Decoder(config).eval(), tokenizer)
+    restored = Restored(Decoder(config).eval(), tokenizer)
     monkeypatch.setattr("lmx.training.restore.restore", lambda *_: restored)
 
 

@@ -1,6 +1,6 @@
 """The callbacks that `conf/callbacks/*.yaml` name."""
 
-from lmx.training.callbacks.base import Listener, Measure
+from lmx.training.callbacks.base import Entry, Listener, Measure
 from lmx.training.callbacks.early_stopping import EarlyStopping
 from lmx.training.callbacks.gradient_norm import GradientNorm
 from lmx.training.callbacks.machine import PeakMemory, Throughput
@@ -9,6 +9,7 @@ from lmx.training.callbacks.samples import Samples
 
 __all__ = [
     "EarlyStopping",
+    "Entry",
     "GradientNorm",
     "Listener",
     "Measure",

@@ -6,7 +6,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from lmx.config import ConfigError
 from lmx.measure import lower_is_better
 from lmx.training.callbacks.base import Listener
 from lmx.training.module import CHECKPOINT_KEY, LanguageModule
@@ -16,9 +15,12 @@ class EarlyStopping(Listener):
     """Ends training after `patience` evaluations in a row without an improvement of more than `min_delta`."""
 
     def __init__(self, monitor: str = "val/loss", patience: int = 5, min_delta: float = 0.0) -> None:
-        """`monitor` is a measure of the evaluation; its better direction is its own."""
+        """`monitor` is a measure of the evaluation; its better direction is its own.
+
+        Raises ValueError for a `patience` below 1.
+        """
         if patience < 1:
-            raise ConfigError(f"callbacks.early_stopping.patience: got {patience}, allowed: ≥ 1")
+            raise ValueError(f"patience: got {patience}, allowed: ≥ 1")
         self.monitor = monitor
         self.patience = patience
         self.min_delta = min_delta

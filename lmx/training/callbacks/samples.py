@@ -33,8 +33,6 @@ class Samples(Listener):
         self.temperature = temperature
         self.top_k = top_k
         self.seed = seed
-        self.tag = "samples"  # on TensorBoard's page; with several, each its name in the configuration
-        self.last: list[str] = []
         self._position: int | None = None
 
     def read_prompts(self, tokenizer: Tokenizer, context: int) -> None:
@@ -45,7 +43,7 @@ class Samples(Listener):
         for number, ids in enumerate(self._ids):
             if len(ids) >= context:
                 raise ConfigError(
-                    f"callbacks.samples.prompts[{number}]: got {len(ids)} tokens, "
+                    f"callbacks.{self.name}.prompts[{number}]: got {len(ids)} tokens, "
                     f"allowed: fewer than the model's context of {context}"
                 )
         room = context - max(map(len, self._ids), default=0)
@@ -81,11 +79,11 @@ class Samples(Listener):
         texts = self._write(module)
         for prompt, text in zip(self.prompts, texts, strict=True):
             self._texts.append({"step": module.step, "prompt": prompt, "text": text, "seed": self.seed})
-        self.last = [prompt + text for prompt, text in zip(self.prompts, texts, strict=True)]
-        page = "\n\n".join(self.last).replace("\n", "  \n")  # Markdown's line break
+        written = (prompt + text for prompt, text in zip(self.prompts, texts, strict=True))
+        page = "\n\n".join(written).replace("\n", "  \n")  # Markdown's line break
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text(self.tag, page, module.step)
+                logger.experiment.add_text(self.name, page, module.step)
 
     def _write(self, module: LanguageModule) -> list[str]:
         written = generate(module.model, self._ids, self._options)
