@@ -13,6 +13,8 @@ from training_helpers import Place, Start, door, lines, wait_for_step
 
 from lmx.config import ConfigError
 from lmx.config.compose import compose
+from lmx.data.tokenizers import ByteTokenizer
+from lmx.model import GenerationOptions
 from lmx.runs import RunFolder
 from lmx.train import main
 from lmx.training.callbacks import Samples
@@ -205,3 +207,13 @@ def test_each_samples_entry_has_a_page_of_its_own() -> None:
     more = "+callbacks.more={_target_: lmx.training.callbacks.Samples, prompts: [A]}"
     built = build_callbacks(compose((more,)))
     assert [callback.tag for callback in built if isinstance(callback, Samples)] == ["samples", "more"]
+
+
+def test_samples_are_drawn_as_they_were_asked_for() -> None:
+    """As long as the longest prompt leaves room for."""
+    samples, tokenizer = Samples(["a", "abc"], 60, 0.25, 7, 5), ByteTokenizer()
+    samples.read_prompts(tokenizer, 8)
+    assert tokenizer.eos_id is not None
+    assert samples._options == GenerationOptions(
+        max_new_tokens=5, temperature=0.25, top_k=7, seed=5, stop_tokens=(tokenizer.eos_id,)
+    )
