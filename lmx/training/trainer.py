@@ -85,8 +85,12 @@ def build_callbacks(experiment: Experiment) -> list[pl.Callback]:
     }
     classes = Counter(map(type, built.values()))
     for name, callback in built.items():
+        shares = classes[type(callback)] > 1
         if isinstance(callback, Entry):
-            callback.name, callback.shares_class = name, classes[type(callback)] > 1
+            callback.name, callback.shares_class = name, shares
+        elif shares and type(callback).state_dict is not pl.Callback.state_dict:
+            kind = type(callback).__name__  # a checkpoint keeps its state under this name
+            raise ConfigError(f"callbacks.{name}: got one {kind} more, allowed: one, for it keeps a state")
     return list(built.values())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,105 @@ def test_a_model_that_is_sure_and_wrong_has_no_entropy(
     seen = [finding.seen for finding in found if finding.code == "entropy-wrong-denominator"]
     assert bool(seen) == wrong
     assert all("1e+22 times less" in text for text in seen)
+
+
+def codes(run: Run) -> set[str]:
+    return {finding.code for finding in audit_run(run)}
+
+
+def fact(key: str, value: object) -> Callable[[Run], Run]:
+    return lambda run: put(run, key, value, part="identity")
+
+
+def shown(kind: str, name: str, value: float) -> Callable[[Run], Run]:
+    return lambda run: edit(run, kind, lambda line: line.update({name: value}))
+
+
+def shared(words: int, count: int) -> Callable[[Run], Run]:
+    """A leak check that found so many of a thousand sequences of the validation split in the train split."""
+    seen = {"sequences": 1000, "shared": count, "sampled": False}
+    return fact(f"data.overlap.validation.{words}_words", seen)
+
+
+def at_speed(of_peak: float, devices: int) -> Callable[[Run], Run]:
+    """As many tokens a second as make this share of the peak of one H100."""
+
+    def change(run: Run) -> Run:
+        device = {"device_name": "NVIDIA H100 80GB HBM3", "precision": "bf16", "devices": devices}
+        fact("hardware", device)(run)
+        rate = of_peak * 989.5e12 / run.identity["flops_per_token"]
+        return shown("train", "speed/tokens_per_second", rate)(run)
+
+    return change
+
+
+def last_covers_one(run: Run) -> Run:
+    run.of_kind("train")[-1]["steps"] = 1
+    return run
+
+
+def jumping(at: int) -> Callable[[Run], Run]:
+    """Thirty records, one of them with a gradient of twenty times the others'."""
+
+    def change(run: Run) -> Run:
+        line = run.of_kind("train")[0]
+        norms = [20.0 if number == at else 1.0 for number in range(30)]
+        run.lines[:] = [{**line, "step": n + 1, "train/grad_norm": norm} for n, norm in enumerate(norms)]
+        return fresh(run)
+
+    return change
+
+
+def chosen_by_accuracy(run: Run) -> Run:
+    put(run, "checkpoint.best", "val/accuracy")
+    return edit(run, "val", lambda line: line.update({"val/accuracy": line["step"] / 100}))
+
+
+def known_by_heart(run: Run) -> Run:
+    """Six passes by its tokens, where an epoch of overlapping windows is many passes; validation rises."""
+    run.of_kind("val")[-1]["val/loss"] += 5
+    return fact("data.splits.train.tokens", run.lines[-1]["tokens"] / 6)(run)
+
+
+OVERLAP, SPEED = "validation-overlaps-train", "timing-not-synchronised"
+COUNT, JUMP = "steps-miscounted", "gradient-jumps"
+FURTHER: dict[str, tuple[Callable[[Run], Run], str, bool]] = {
+    "1 % of the passages": (shared(50, 10), OVERLAP, True),
+    "less than 1 % of the passages": (shared(50, 9), OVERLAP, False),
+    "a tenth of the phrases": (shared(13, 100), OVERLAP, True),
+    "less than a tenth of the phrases": (shared(13, 99), OVERLAP, False),
+    "faster than the device": (at_speed(1.5, 1), SPEED, True),
+    "not faster than two devices": (at_speed(1.5, 2), SPEED, False),
+    "a text that is known before": (shown("val", "val/loss", 2.0), "initial-loss-far-from-ln-v", True),
+    "entropy above ln V": (shown("val", "val/entropy", 6.0), "entropy-wrong-denominator", True),
+    "norms of zero": (shown("train", "train/grad_norm", 0.0), "gradient-norm-after-update", True),
+    "all the tokens there are": (shown("val", "tokens", 30 * 8 * 32), COUNT, False),
+    "a token more": (shown("val", "tokens", 30 * 8 * 32 + 1), COUNT, True),
+    "updates that no record covers": (last_covers_one, COUNT, True),
+    "a jump": (jumping(10), JUMP, True),
+    "a jump in the first tenth": (jumping(2), JUMP, False),
+    "the best of a rising measure": (chosen_by_accuracy, "best-by-wrong-direction", False),
+    "passes by tokens": (known_by_heart, "many-passes", True),
+    "an end before the schedule's": (fact("total_steps", 100), "schedule-horizon", True),
+}
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_what_the_planted_faults_leave_open(bench: Bench, name: str) -> None:
+    """Further ways to the same codes, and the sound records beside them."""
+    change, code, found = FURTHER[name]
+    assert (code in codes(change(timed(bench.run())))) == found
+
+
+@pytest.mark.parametrize(("size", "found"), [(300, False), (500, True)])
+def test_a_few_bits_below_the_entropy_are_luck(bench: Bench, size: int, found: bool) -> None:
+    run = fact("data.splits.validation.bytes", size)(bench.run())
+    assert ("below-entropy-floor" in codes(shown("val", "val/excess_bits_per_byte", -0.1)(run))) == found
+
+
+def test_arms_of_which_one_is_not_shuffled_have_another_order(bench: Bench) -> None:
+    found = audit_comparison([bench.run(), put(bench.run(), "data.shuffle", False)])
+    assert "different-order" in {finding.code for finding in found}
 
 
 def test_findings_read_from_the_gravest(bench: Bench) -> None:

@@ -114,6 +114,19 @@ def test_best_so_far_must_be(tmp_path: Path) -> None:
     assert codes(tmp_path, good.replace("5.0 ", "5.0 (best so far)")) == {"best-by-wrong-direction"}
 
 
+def test_a_curve_ends_with_the_steps(tmp_path: Path) -> None:
+    text = "- total steps: {}\n\n| Step | Val loss |\n|---|---|\n| 10 | 5.1 |\n| 20 | 4.9 |\n| 30 | 4.8 |\n"
+    assert codes(tmp_path, text.format(30)) == set()
+    assert codes(tmp_path, text.format(20)) == {"steps-miscounted"}
+
+
+def test_one_equal_pair_of_losses_is_chance_and_two_are_not(tmp_path: Path) -> None:
+    rows = "| 1 | 5.1000 | 5.1000 |\n| 2 | 4.9000 | {} |\n| 3 | 4.8000 | 4.9500 |\n"
+    text = f"| Epoch | Train loss | Val loss |\n|---|---|---|\n{rows}"
+    assert codes(tmp_path, text.format("5.0000")) == set()
+    assert codes(tmp_path, text.format("4.9000")) == {"train-equals-validation"}
+
+
 def test_a_best_between_the_rows_of_a_thinned_table(tmp_path: Path) -> None:
     """A table every 10,000 steps need not hold the best; a table of every epoch must."""
     text = (

@@ -99,11 +99,25 @@ def test_optimizer_state_is_what_the_optimizer_keeps(name: str) -> None:
     assert estimate.weights == estimate.gradients == 4 * parameter_counts(model()).total
 
 
+def test_the_loss_takes_about_what_its_objective_holds() -> None:
+    from lmx.objective import FusedObjective, Settings
+
+    hidden, weight = (torch.randn(size, 64).requires_grad_() for size in (256, 8192))
+    objective = FusedObjective(Settings())
+    objective(hidden, torch.zeros(256, dtype=torch.long), weight=weight).loss.backward()
+    held = [*objective._space._buffers.values(), hidden.grad, weight.grad]
+    measured = sum(tensor.nbytes for tensor in held if tensor is not None)
+    estimate = memory_estimate(model(vocab_size=8192), ADAMW, 256, 128, half=False, scores_kept=True)
+    assert estimate.loss == pytest.approx(measured, rel=0.25)
+
+
 def test_checkpointing_keeps_one_block() -> None:
     whole = memory_estimate(model(num_layers=8), ADAMW, 4096, 128, half=False, scores_kept=False)
     less = memory_estimate(
         model(num_layers=8, activation_checkpointing=True), ADAMW, 4096, 128, half=False, scores_kept=False
     )
+    one = memory_estimate(model(num_layers=1), ADAMW, 4096, 128, half=False, scores_kept=False)
+    assert less.activations == one.activations + 8 * 4096 * 64 * 4, "and the input of each"
     assert less.activations < whole.activations / 4
     assert less.total - less.activations == whole.total - whole.activations
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmx.measure.scaling import HUBER, NAMES, ScalingLaw, fit_scaling, missing_for_scaling
+from lmx.measure.scaling import HUBER, NAMES, ScalingFit, ScalingLaw, fit_scaling, missing_for_scaling
 
 HOFFMANN = ScalingLaw(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)  # arXiv:2203.15556, equation 10
 SMALL = ScalingLaw(E=2.0, A=200.0, B=800.0, alpha=0.35, beta=0.33)
@@ -96,6 +96,20 @@ def test_predictions_cover_the_run_that_comes() -> None:
         widths.append(found.high - found.low)
     assert covered >= 33  # of 38 expected; 33 or fewer is three standard errors away
     assert np.mean(widths) < 0.05 * truth
+
+
+def test_residuals_are_widened_for_the_constants_that_were_fitted_to_them() -> None:
+    losses = SMALL.loss(*FEW) * np.exp(np.random.default_rng(2).normal(0, 0.01, len(FEW[0])))
+    fit = fit_scaling(*FEW, losses, resamples=1)
+    off = np.log(losses / fit.law.loss(*FEW))
+    np.testing.assert_allclose(fit.residuals, (off - off.mean()) * np.sqrt(12 / 7), atol=1e-12)
+
+
+def test_a_law_beyond_doubt_predicts_a_run_within_its_own_noise() -> None:
+    draws = np.tile([getattr(SMALL, name) for name in NAMES], (1000, 1))
+    found = ScalingFit(SMALL, draws, np.array([-0.1, 0.1]), 0.95, 0).predict(1e8, 1e9)
+    truth = float(SMALL.loss(1e8, 1e9))
+    assert (found.low, found.high) == pytest.approx((truth * np.exp(-0.1), truth * np.exp(0.1)))
 
 
 def test_the_best_size_for_a_budget() -> None:

@@ -241,8 +241,9 @@ def test_width_multipliers_split_groups_and_spare_muon(net: Net) -> None:
     assert rates == {"embedding": 0.01, "vector": 0.01, "hidden ×0.25": 0.0025}
     muon = build_optimizer(net, paired(), multiplier)
     assert {g["name"]: g["base_lr"] for g in muon.param_groups}["hidden"] == 0.01
-    with pytest.raises(ConfigError, match=r"optimizer.update._target_: got torch.optim.SGD with muP's rates"):
-        build_optimizer(net, settings({"_target_": "torch.optim.SGD"}), multiplier)
+    for kind, rest in (("torch.optim.SGD", None), ("lmx.optim.AdaMuon", ADAMW | {"lr": 0.001})):
+        with pytest.raises(ConfigError, match=rf"optimizer.update._target_: got {kind} with muP's rates"):
+            build_optimizer(net, settings({"_target_": kind}, rest), multiplier)
 
 
 @pytest.mark.parametrize("preset", ["adamw", "muon", "sgd", "lion"])

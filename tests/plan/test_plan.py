@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,6 +74,11 @@ def test_a_prepared_corpus_tells_epochs_and_distinct_tokens(tmp_path: Path) -> N
     found = rows(*overrides)
     assert found["steps"] == (f"{3 * per_epoch:,}", "3epochs")
     assert found["epochs"] == ("3", f"{per_epoch:,} steps each")
+    partial = corpus.facts["splits"]["train"]["windows"] - 1  # a whole batch, and one of a single window
+    others = [item for item in overrides if not item.startswith("train.batch_size")]
+    for drop, steps in (("true", 1), ("false", 2)):
+        given = rows(*others, f"train.batch_size={partial}", f"data.drop_last={drop}")
+        assert given["epochs"] == ("3", f"{steps} steps each")
     assert found["vocabulary"][0] == f"{corpus.tokenizer.vocab_size:,}"
     distinct = corpus.facts["splits"]["train"]["tokens"]
     parameters = int(found["parameters"][0].replace(",", ""))
@@ -253,6 +260,12 @@ def test_measures_a_rate() -> None:
     rate = measured_rate(compose(["hardware=cpu"]).hardware, seconds=0.01)
     assert rate.flops > 1e8
     assert re.fullmatch(r"measured: CPU, \d+ threads?, fp32", rate.source)
+
+
+def test_a_rate_is_two_operations_a_multiplication(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()  # a second from one look to the next: two products in four seconds
+    monkeypatch.setattr("lmx.measure.estimate.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert measured_rate(compose(["hardware=cpu"]).hardware, seconds=2.5).flops == 2 * 2 * 1024**3 / 4
 
 
 def test_needs_no_torch_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -109,6 +110,7 @@ def test_the_audit_s_findings_stand_in_the_page(
     page, data = compared(tmp_path / "out", make_run(overrides, **options), make_run())
     assert code in [finding["code"] for finding in data["findings"]]
     assert f"`{code}`" in page
+    assert len(data["ranking"]["seconds"]) == (0 if "gpu" in options else 2), "seconds of one machine alone"
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -178,6 +180,15 @@ def test_a_folder_of_runs_is_compared_in_the_outputs(
     assert path.parents[1] == tmp_path / "outputs" / "comparisons"
     assert main([str(tmp_path / "outputs"), "--out", str(tmp_path / "mine")]) == 0
     assert (tmp_path / "mine" / "report.md").is_file()
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_copy_of_a_run_counts_once(make_run: MakeRun, tmp_path: Path) -> None:
+    run, other = make_run(), make_run(("optimizer=muon",))
+    copied = RunFolder(Path(shutil.copytree(run.path, tmp_path / "copied")))
+    _, data = compared(tmp_path / "out", run, other, copied)
+    assert data["left_out"] == [f"{copied.path}: a copy of {run.path}."]
+    assert [len(item["runs"]) for item in data["configurations"].values()] == [1, 1]
 
 
 def test_a_run_given_twice_is_one_run(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:

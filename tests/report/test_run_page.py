@@ -13,7 +13,7 @@ import pytest
 
 from lmx.audit import Finding
 from lmx.report import render_run
-from lmx.report.facts import overlaps
+from lmx.report.facts import facts, overlaps
 from lmx.report.plots import _loss_by, _time_unit
 from lmx.runs import MetricsLog, RunFolder, read_run
 
@@ -139,6 +139,18 @@ def test_the_peak_is_that_of_all_sessions(make_run: MakeRun) -> None:
     for line, peak in zip(lines, (900.0, 812.25), strict=True):  # a resumed process counts from its own start
         log.append({**line, "memory/peak_rss_mib": peak})
     assert "900 MiB resident memory" in glance(folder)["Cost"]
+
+
+def test_seconds_of_steps_and_of_each_session_s_compilation(make_run: MakeRun) -> None:
+    folder = make_run(steps=210, every=10, evaluate=None)
+    lines = read_run(folder.path).lines
+    folder.metrics.unlink()
+    log = MetricsLog(folder.metrics)
+    for number, line in enumerate(lines):
+        compiled = {"speed/compile_seconds": 4.0} if number in (0, 10) else {}
+        log.append({**line, "speed/step_seconds": 1.0 + number, **compiled})
+    found = facts(read_run(folder.path))
+    assert (found.step_seconds, found.step_seconds_95, found.compile_seconds) == (11.0, 20.0, 8.0)
 
 
 @pytest.mark.parametrize("words", [["lmx.report", "RUN"], ["lmx.audit", "RUN"], ["lmx.plan"]])

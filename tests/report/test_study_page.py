@@ -168,6 +168,8 @@ def test_the_log_of_results_only_grows(make_run: MakeRun, tmp_path: Path) -> Non
     final = read_run(run.path).of_kind("val")[-1]
     assert f"| best | 600 | 2.00 | {final['val/loss']:.4f} | {final['val/perplexity']:,.2f} |" in first
     assert "| step 0 | 0 | 0.00 | 6.9315 |" in first
+    # 600 steps of 8,192 tokens in 96 s
+    assert "2.00 epochs, 1 min 36 s; 200 samples/s, 6.25 steps/s;" in first
     append_result(tmp_path, "alpha=1 seed 1", "failed (1)", None, "boom")
     text = path.read_text()
     assert text.startswith(first)

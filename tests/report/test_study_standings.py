@@ -82,6 +82,19 @@ def test_accuracy_is_best_where_it_is_highest(made: MakeDigest) -> None:
     assert within(run, "val/accuracy", "tokens", 100).best == 0.5
 
 
+def test_of_accuracies_the_highest_leads(made: MakeDigest) -> None:
+    arms = [Arm(name, (made({0: 3, 100: 2}),)) for name in "ab"]
+    for arm, accuracy in zip(arms, (0.25, 0.5), strict=True):
+        arm.runs[0].run.of_kind("val")[-1]["val/accuracy"] = accuracy
+        arm.runs[0].run.of_kind("val")[0]["val/accuracy"] = 0.0
+    places, amount = standings(arms, "val/accuracy")
+    assert [place.arm.name for place in places] == ["b", "a"]
+    assert amount is not None
+    (found,) = differences(places, "a", "val/accuracy", amount)
+    assert found.over_seeds.estimate == 0.25
+    assert "b came out 0.25 val/accuracy ahead of a" in found.words
+
+
 def test_nan_and_missing_values_are_no_points(made: MakeDigest) -> None:
     spent, values = curve(made({0: 3, 100: math.nan, 200: 1.5}), BITS, "tokens")
     assert (spent.tolist(), values.tolist()) == ([0, 200], [3, 1.5])
@@ -176,6 +189,16 @@ def test_family_e_s_figures(made: MakeDigest) -> None:
     assert figures["accuracy"] is None
     assert figures["efficiency"] == {"avg_step_time": None, "steps_per_second": None, "step_time_std": None}
     assert best_evaluation(run)["step"] == 20
+
+
+def test_phases_are_weighted_by_tokens_and_step_times_by_steps(made: MakeDigest) -> None:
+    run = made({100 * step: 3 - step / 10 for step in range(21)})
+    run.train["tokens"][1:] += 200  # the second record covers 300
+    run.train["steps"][1] = 3
+    run.train["speed/step_seconds"][:2] = (1.0, 2.0)
+    assert phase_losses(run)[0] == pytest.approx(2 * (2.9 + 3 * 2.8) / 4)
+    speed = run_figures(run)["efficiency"]
+    assert speed == {"avg_step_time": 1.75, "steps_per_second": 1 / 1.75, "step_time_std": 0.5}
 
 
 def test_converged_means_hardly_better_in_the_last_fifth(made: MakeDigest) -> None:

@@ -71,6 +71,17 @@ def test_a_job_without_a_result_does_not_empty_a_study(make_study: MakeStudy, di
     assert data["metric"]["name"] == "val/bits_per_byte"
 
 
+@pytest.mark.usefixtures("no_plots")
+def test_what_a_run_did_not_measure_ranks_nobody(make_study: MakeStudy) -> None:
+    """The study's own metric is missing in one run: all of them are ranked by their loss."""
+    study = make_study({"a": {}, "b": {}}, seeds=(1,))
+    log = RunFolder.open(find_runs(study / "a")[0]).metrics
+    log.write_text(re.sub(r'"val/bits_per_byte":[^,}]*,', "", log.read_text()))
+    _, data = rendered(study)
+    assert data["metric"]["name"] == "val/loss"
+    assert [item["configuration"] for item in data["ranking"]["tokens"]] == ["a", "b"]
+
+
 # ---- a baseline without runs
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from lmx.config.study import StudyJob
 from lmx.launch import SIGNALS
 from lmx.report import render_study
 from lmx.report.__main__ import main as report
+from lmx.report.study_live import Rendering
 from lmx.runs import RunFolder, is_study, read_study_record, states
 from lmx.runs.studies import JobRecord, job_state
 from lmx.study import main
@@ -176,6 +178,26 @@ def test_a_report_that_cannot_be_rendered_ends_no_study(
     status, ran = study.run()
     assert (status, len(ran)) == (0, 4)
     assert "the report could not be rendered (ValueError: no ink)" in capsys.readouterr().err
+
+
+def test_a_report_takes_a_tenth_of_the_time_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred jobs of a second each, and a report of three seconds."""
+    now, rendered = 0.0, []
+
+    def render(folder: Path) -> None:
+        nonlocal now
+        rendered.append(now)
+        now += 3
+
+    monkeypatch.setattr("lmx.report.render_study", render)
+    monkeypatch.setattr("lmx.report.study_live.time", SimpleNamespace(monotonic=lambda: now))
+    rendering = Rendering(Path("study"))
+    for _ in range(100):
+        now += 1
+        rendering.after_a_job()
+    assert rendered == [1, 34, 67, 100]
+    rendering.at_the_end()
+    assert len(rendered) == 5
 
 
 # ---- bad input: each is told of, and the rest is rendered

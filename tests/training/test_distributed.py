@@ -201,6 +201,7 @@ def test_ranks_agree_on_the_end_of_the_hours_without_their_devices(monkeypatch: 
     hosts = object()
 
     def all_reduce(value: torch.Tensor, op: object, group: object) -> None:
+        assert op == dist.ReduceOp.MAX
         assert group is hosts
         assert value.device.type == "cpu"
         value.fill_(1)  # the other rank is late
@@ -208,5 +209,8 @@ def test_ranks_agree_on_the_end_of_the_hours_without_their_devices(monkeypatch: 
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
     ending = Ending(Signals(), 1.0)
     ending._group = hosts  # type: ignore[assignment]
-    trainer, module = SimpleNamespace(world_size=2), SimpleNamespace(stopwatch=Stopwatch())
-    assert ending._out_of_time(trainer, module)  # type: ignore[arg-type]
+    reasons: list[str] = []
+    module: Any = SimpleNamespace(stopwatch=Stopwatch(), stop=reasons.append)
+    trainer: Any = SimpleNamespace(world_size=2)
+    ending._heed_clock(trainer, module)
+    assert reasons == ["horizon of 1.0 hours reached"]

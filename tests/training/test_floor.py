@@ -6,8 +6,11 @@ import math
 from dataclasses import dataclass
 
 import pytest
+from training_helpers import Place
 
 from lmx.data.storyworld import generate_stories
+from lmx.training import totals
+from lmx.training.evaluate import evaluate_run
 from lmx.training.totals import LUCK, NAMES, check_floor
 
 
@@ -49,3 +52,17 @@ def test_a_loss_below_the_floor_is_called_a_bug(split: Held) -> None:
 
 def test_a_corpus_of_unknown_entropy_has_no_floor() -> None:
     check_floor(told_in(0.0), Held(None, 1000))  # type: ignore[arg-type]
+
+
+def test_training_and_evaluation_stop_there(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not where windows were drawn, nor on the train split, which may be known by heart."""
+    run = place.train("train.horizon=1steps").folder.path
+    monkeypatch.setattr(totals, "LUCK", -math.inf)  # whatever the loss, it is too low
+    with pytest.raises(RuntimeError, match=r"^validation: .* a bug in lmx"):
+        place.train("train.horizon=1steps")
+    with pytest.raises(RuntimeError, match=r"^validation: .* a bug in lmx"):
+        evaluate_run(run, "validation", checkpoint=None, batch_size=None, say=print)
+    place.train("train.horizon=1steps", "train.eval_windows=2")
+    assert "train/excess_bits_per_byte" in evaluate_run(
+        run, "train", checkpoint=None, batch_size=64, say=print
+    )

@@ -13,6 +13,8 @@ from training_helpers import Place, Start, door, lines, wait_for_step
 
 from lmx.config import ConfigError
 from lmx.config.compose import compose
+from lmx.data.tokenizers import ByteTokenizer
+from lmx.model import GenerationOptions
 from lmx.runs import RunFolder
 from lmx.train import main
 from lmx.training.callbacks import Samples
@@ -23,7 +25,7 @@ def test_tensorboard_shows_scalars_text_and_hyper_parameters(place: Place) -> No
     from tensorboard.plugins.hparams import metadata
 
     folder = place.train("train.horizon=9steps", "logger=tensorboard", "train.eval_every_steps=3").folder
-    events = EventAccumulator(str(folder.path / "tensorboard"))
+    events = EventAccumulator(str(folder.tensorboard))
     events.Reload()
     tags = events.Tags()
     for kind in ("train", "val"):
@@ -76,7 +78,7 @@ def test_loggers_of_a_killed_run_show_each_step_once(place: Place, start: Start)
     assert steps[:9] == [0, 1, 2, 3, 4, 4, 5, 6, 7], "what came before a checkpoint"
     time.sleep(1.1)  # TensorBoard reads its files in the order of the seconds in their names
     folder = place.resume(RunFolder(killed)).folder
-    events = EventAccumulator(str(folder.path / "tensorboard"))
+    events = EventAccumulator(str(folder.tensorboard))
     events.Reload()
     rows = read_csv(folder)
     assert [int(row["step"]) for row in rows] == [line["step"] for line in lines(folder)]
@@ -99,7 +101,7 @@ def read_csv(folder: RunFolder) -> list[dict[str, str]]:
 
 def test_none(place: Place) -> None:
     folder = place.train("train.horizon=1steps", "logger=none").folder
-    assert not (folder.path / "tensorboard").exists()
+    assert not folder.tensorboard.exists()
     assert not (folder.path / "lightning_logs").exists()
 
 
@@ -115,11 +117,11 @@ REFUSED = {
     ),
     "value of a callback": (
         MISSPELLED + "patience: 0}",
-        r"^callbacks\.early: .*EarlyStopping refused its options: patience: got 0, allowed: ≥ 1$",
+        r"^callbacks\.early_stopping\.patience: got 0, allowed: ≥ 1$",
     ),
     "monitor of a callback": (
         MISSPELLED + "monitor: val/los}",
-        r"^callbacks\.early\.monitor: got 'val/los', allowed: val/loss, .*mean 'val/loss'\?$",
+        r"^callbacks\.early_stopping\.monitor: got 'val/los', allowed: val/loss, .*mean 'val/loss'\?$",
     ),
     "monitor of best": (
         "checkpoint.best=val/los",
@@ -198,6 +200,9 @@ def test_callbacks_of_lightning(place: Place) -> None:
         ConfigError, match=r"^callbacks\.swa: .*StochasticWeightAveraging refused its options: "
     ):
         place.train("train.horizon=1steps", averaging)
+    two = [averaging.replace("-1", "0.1").replace("swa=", f"{name}=") for name in "ab"]
+    with pytest.raises(ConfigError, match=r"^callbacks\.a: got one StochasticWeightAveraging more, "):
+        place.train("train.horizon=1steps", *two)
     assert not place.outputs.exists()
 
 
@@ -205,3 +210,13 @@ def test_each_samples_entry_has_a_page_of_its_own() -> None:
     more = "+callbacks.more={_target_: lmx.training.callbacks.Samples, prompts: [A]}"
     built = build_callbacks(compose((more,)))
     assert [callback.name for callback in built if isinstance(callback, Samples)] == ["samples", "more"]
+
+
+def test_samples_are_drawn_as_they_were_asked_for() -> None:
+    """As long as the longest prompt leaves room for."""
+    samples, tokenizer = Samples(["a", "abc"], 60, 0.25, 7, 5), ByteTokenizer()
+    samples.read_prompts(tokenizer, 8)
+    assert tokenizer.eos_id is not None
+    assert samples._options == GenerationOptions(
+        max_new_tokens=5, temperature=0.25, top_k=7, seed=5, stop_tokens=(tokenizer.eos_id,)
+    )

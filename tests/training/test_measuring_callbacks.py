@@ -67,24 +67,27 @@ def test_means_are_weighted_by_tokens() -> None:
     assert STEPS.count == 2
 
 
-@pytest.mark.parametrize(("declared", "expected"), [(None, None), (2.0, 0.25)])
-def test_throughput(declared: float | None, expected: float | None) -> None:
+@pytest.mark.parametrize(
+    ("declared", "devices", "expected"), [(None, 1, None), (2.0, 1, 0.25), (2.0, 2, 0.125)]
+)
+def test_throughput(declared: float | None, devices: int, expected: float | None) -> None:
     from lmx.config.compose import compose
 
     overrides = [
         f"hardware.peak_tflops={declared or 'null'}",
         "tokenizer=byte",
         "data.sequence_length=64",
+        "optimizer.sharpness_rho=0.05",
     ]
     experiment = compose(overrides)
     experiment.model.vocab_size = 257
-    flops = flops_per_token(experiment.model, 64).training
+    flops = 2 * flops_per_token(experiment.model, 64).training  # of both gradients of an update
     # as many tokens in two seconds as make half a teraflop a second
     tokens = np.array([0.5e12 * 2 / flops])
     steps = Steps({}, tokens, np.zeros((1, 1)), np.zeros(1))
     callback = Throughput()
     trained: Any = module(experiment=experiment, device=torch.device("cpu"))
-    trainer: Any = SimpleNamespace(world_size=1, precision="32-true")
+    trainer: Any = SimpleNamespace(world_size=devices, precision="32-true")
     callback.on_fit_start(trainer, trained)
     values = callback.measure(steps, trained, 2.0)
     assert values["speed/step_seconds"] == 2.0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -28,6 +31,7 @@ from lmx.data import Tokenizer
 from lmx.optim import lr_multiplier
 from lmx.runs import read_run
 from lmx.train import main
+from lmx.training import checkpoints as files
 from lmx.training import requeue
 from lmx.training.checkpoints import BEST, checkpoints, read_checkpoint
 from lmx.training.module import LanguageModule
@@ -165,6 +169,35 @@ def test_a_horizon_in_hours_ends_by_the_clock(place: Place, monkeypatch: pytest.
     assert again.step == 18
     assert again.folder.metrics.read_bytes() == log
     assert again.folder.read_identity()["reason"] == identity["reason"]
+
+
+def test_seconds_are_of_training_alone_also_over_a_resume(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes a second; an evaluation's batch and a save take a thousand, which nobody counts."""
+    now = 0.0
+
+    def lasting(seconds: float, original: Any) -> Any:
+        @functools.wraps(original)
+        def longer(*arguments: Any, **options: Any) -> Any:
+            nonlocal now
+            now += seconds
+            return original(*arguments, **options)
+
+        return longer
+
+    monkeypatch.setattr("lmx.training.window.time", SimpleNamespace(perf_counter=lambda: now))
+    slow = ((LanguageModule, "training_step", 1), (LanguageModule, "validation_step", 1000))
+    for owner, name, seconds in (*slow, (files, "write_checkpoint", 1000)):
+        monkeypatch.setattr(owner, name, lasting(seconds, getattr(owner, name)))
+    with monkeypatch.context() as patch:
+        signal_at(patch, 5)
+        folder = place.train(
+            "train.horizon=9steps", "train.eval_every_steps=4", "checkpoint.every_steps=2"
+        ).folder
+    assert place.resume(folder).step == 9
+    assert [line["seconds"] for line in lines(folder)] == [line["step"] for line in lines(folder)]
+    assert [line["speed/step_seconds"] for line in lines(folder, "train")] == [1.0] * 3
 
 
 # ---- endings

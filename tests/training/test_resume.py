@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from training_helpers import (
     Place,
@@ -25,6 +28,7 @@ from lmx.config import CheckpointError, ConfigError
 from lmx.runs import RunFolder, lock, read_run
 from lmx.training import fit
 from lmx.training.checkpoints import LAST, checkpoints, read_checkpoint, step_of
+from lmx.training.randomness import random_state, restore_random_state, seed_all
 
 DROPOUT = ("model.residual_dropout=0.1", "model.embedding_dropout=0.1")
 CASES = {
@@ -173,6 +177,21 @@ def test_dropout_makes_the_comparison_sharp(place: Place) -> None:
     assert exact(first) != exact(second)
 
 
+def test_every_generator_is_seeded_and_goes_on_where_it_was() -> None:
+    """Of numpy and Python too, from which callbacks of others may draw."""
+
+    def draw() -> tuple[float, ...]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002
+
+    seed_all(3)
+    first, state, second = draw(), random_state(), draw()
+    restore_random_state(state)
+    assert draw() == second
+    seed_all(3)
+    assert draw() == first
+    assert not set(first) & set(second)
+
+
 def test_a_killed_run_is_found_and_ends_bit_identical(place: Place, start: Start) -> None:
     overrides = (*DROPOUT, "train.horizon=40steps", "checkpoint.every_steps=3", "checkpoint.keep_last=2")
     process = start(door, place.overrides(*overrides))
@@ -270,6 +289,7 @@ def test_hardware_and_loggers_may_change(place: Place, monkeypatch: pytest.Monke
 def test_killed_after_the_last_checkpoint_only_the_status_is_missing(place: Place) -> None:
     folder = place.train("train.horizon=4steps", "checkpoint.every_steps=2").folder
     before, weights = exact(folder), last(folder)["state_dict"]
+    windows = {path.name: path.read_bytes() for path in folder.windows.iterdir()}
     result = folder.read_identity()["result"]
     folder.update_identity(result=None)
     folder.set_status("running")
@@ -278,6 +298,7 @@ def test_killed_after_the_last_checkpoint_only_the_status_is_missing(place: Plac
     assert (resumed.exit_status, resumed.step) == (0, 4)
     assert exact(folder) == before
     assert last(folder)["state_dict"].keys() == weights.keys()
+    assert {path.name: path.read_bytes() for path in folder.windows.iterdir()} == windows
     assert folder.read_identity()["status"] == "completed"
     assert folder.read_identity()["result"] == result
 

@@ -179,6 +179,7 @@ def test_a_spike_is_beyond_so_many_deviations_of_the_last_updates() -> None:
     assert not spikes.is_spike(limit - 1e-9, 2.0)
     assert copy.is_spike(2.0, limit + 1e-9)
     assert copy.state_dict()["norms"][-1] == limit + 1e-9, "it counts among the last updates too"
+    assert [len(values) for values in copy.state_dict().values()] == [HISTORY] * 2, "the oldest is forgotten"
     assert not any(Spikes(0.1).is_spike(10.0**number, 1.0) for number in range(3)), "too few to compare with"
     fresh = Spikes(0.1)
     assert sum(fresh.is_spike(float(number), 1.0) for number in range(ENOUGH + 1)) == 1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from training_helpers import PACKINGS, Place, lines, same_end, signal_at
+from training_helpers import PACKINGS, WORSENING, Place, lines, same_end, signal_at
 
 from lmx.data import prepare
 from lmx.runs import WindowRecord, read_windows, write_windows
@@ -53,10 +53,7 @@ def test_windows_have_their_plain_losses(packing: str, batch_size: int, place: P
 
 
 def test_best_is_the_evaluation_that_was_kept(place: Place) -> None:
-    """A rate that makes things worse: the best evaluation is not the last."""
-    folder = place.train(
-        "train.horizon=8steps", "train.eval_every_steps=2", "schedule=constant", "optimizer.lr=3"
-    ).folder
+    folder = place.train(*WORSENING).folder
     values = {line["step"]: line["val/loss"] for line in lines(folder, "val") if line["step"]}
     best, last = record(folder.path, "best"), record(folder.path, "last")
     assert last.step == 8

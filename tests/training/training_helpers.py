@@ -47,6 +47,8 @@ PACKINGS = {
     "documents": (*LONGER, "data.packing=documents", "model.attend_within_documents=true"),
     "sentences": (*LONGER, "data.packing=sentences"),
 }
+# a rate that makes things worse: the best evaluation is not the last
+WORSENING = ("train.horizon=8steps", "train.eval_every_steps=2", "schedule=constant", "optimizer.lr=3")
 CLOCKS = ("seconds", "speed/", "memory/", "val/seconds")  # what differs between two equal runs
 
 
