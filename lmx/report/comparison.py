@@ -42,7 +42,7 @@ def _render(comparison: Comparison, out: Path) -> Path:
     order, budget = results.places["tokens"]
     if budget is not None:
         results.plots = plot_study(comparison, order, budget, out / "plots")
-        results.scaling = _scaling(comparison, out)
+        results.scaling, results.has_law = _scaling(comparison, out)
     data = research_data(comparison, results.places, results.differences, results.audit.findings)
     write_json(out / "research_data.json", data)
     write_metrics(out / "performance_metrics.csv", order, comparison.metric)
@@ -65,15 +65,16 @@ def _results(comparison: Comparison) -> Results:
     return Results(places, found, audited(comparison, order))
 
 
-def _scaling(comparison: Comparison, out: Path) -> str:
-    """The section on the scaling law, where the runs have several sizes."""
+def _scaling(comparison: Comparison, out: Path) -> tuple[str, bool]:
+    """The section on the scaling law, where the runs have several sizes, and whether one is fitted."""
     runs = [run.run for run in comparison.runs]
     names = [f"{arm.name}, seed {seed_of(run)}" for arm in comparison.arms for run in arm.runs]
     if len({(run.identity.get("parameters") or {}).get("total") for run in runs}) < 2:
-        return ""
+        return "", False
     section, drawings = scaling_section(runs, names)
     figures = save_drawings(out / "plots", drawings) if drawings else []
-    return "\n\n".join([section.rstrip(), *(picture(path, text, out) for path, text in figures)])
+    pictures = [picture(path, text, out) for path, text in figures]
+    return "\n\n".join([section.rstrip(), *pictures]), bool(pictures)
 
 
 def _hardware(run: Run) -> tuple[Any, ...]:

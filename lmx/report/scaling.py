@@ -26,6 +26,7 @@ VAGUE = 3.0  # an interval whose ends differ by more
 CONSTANTS = {"E": "E, nats/token", "A": "A", "B": "B", "alpha": "α", "beta": "β"}
 NOTHING = 1e-4  # nats: an E below it is none
 HEADING = "## Scaling law"
+PANEL, LINE = 240.0, 11.0  # points: what the losses span of a figure's height, and a line of text
 
 
 @dataclass(frozen=True)
@@ -242,10 +243,10 @@ def _table(points: Sequence[Point], fit: ScalingFit) -> str:
 def _draw(points: Sequence[Point], fit: ScalingFit, following: NextRun) -> Figure:
     figure = new_figure(11.5, 4.8)
     left, right = figure.subplots(1, 2, sharey=True)
-    _curves(left, points, fit, following)
-    _frontier(right, points, fit, following)
     values = [*(point.loss for point in points), following.loss.low, following.loss.high]
     low, high = min(values), max(values)
+    _curves(left, points, fit, following, math.log(high / low))
+    _frontier(right, points, fit, following)
     for axes in (left, right):
         axes.set_ylim(low * (low / high) ** 0.1, high * (high / low) ** 0.08)
         axes.set_yscale("log")
@@ -255,8 +256,12 @@ def _draw(points: Sequence[Point], fit: ScalingFit, following: NextRun) -> Figur
     return figure
 
 
-def _curves(axes: Axes, points: Sequence[Point], fit: ScalingFit, following: NextRun) -> None:
-    """One curve a size, through its runs, named at its end; the next size dashed."""
+def _curves(axes: Axes, points: Sequence[Point], fit: ScalingFit, following: NextRun, height: float) -> None:
+    """One curve a size, through its runs, named at its end; the next size dashed.
+
+    `height` is the span of the losses in logarithms, over which the names keep their distance.
+    """
+    above = math.inf  # the name before, in points
     sizes = sorted({point.parameters for point in points})
     ends = min(point.tokens for point in points) / 1.5, following.tokens * 1.3
     tokens = np.geomspace(*ends, 100)
@@ -266,13 +271,15 @@ def _curves(axes: Axes, points: Sequence[Point], fit: ScalingFit, following: Nex
         own = [point for point in points if point.parameters == size]
         axes.scatter([p.tokens for p in own], [p.loss for p in own], s=28, color=colour, zorder=3)
         place = (tokens[-1], float(fit.law.loss(size, tokens[-1])))
+        level = PANEL * math.log(place[1]) / height if height else 0.0
+        above = min(level, above - LINE)
         style: dict[str, Any] = {
             "textcoords": "offset points",
             "va": "center",
             "fontsize": 9,
             "color": colour,
         }
-        axes.annotate(amount(size), place, xytext=(5, 0), annotation_clip=False, **style)
+        axes.annotate(amount(size), place, xytext=(5, above - level), annotation_clip=False, **style)
     _predicted(axes, following.tokens, following, above=False)
     _log_axis(axes, ends)
     axes.set_title("Loss by tokens, a curve for each number of parameters")

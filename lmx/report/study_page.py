@@ -35,6 +35,12 @@ METHOD = (
 )
 
 
+LAW_FIRST = (
+    "The runs differ in size and length: the law says what they show together. The ranking after it compares "
+    "them at the tokens of the shortest, before the longer ones have come to the end of their schedules."
+)
+
+
 @dataclass
 class Results:
     """What was worked out of a comparison, once, for all of its files."""
@@ -44,6 +50,7 @@ class Results:
     audit: Audit
     plots: list[tuple[Path, str]] = field(default_factory=list)
     scaling: str = ""
+    has_law: bool = False  # whether `scaling` fits one
 
     @property
     def order(self) -> list[Standing]:
@@ -59,13 +66,16 @@ def page(comparison: Comparison, results: Results, out: Path) -> str:
         parts.append(f"> {comparison.question}")
     if changed := [line for line in comparison.changes if not line.startswith("paths.")]:
         parts.append(f"Every job with {', '.join(f'`{line}`' for line in changed)}.")
-    parts += [*_answer(comparison, results), *_ranking(comparison, results)]
+    parts += [*_answer(comparison, results)]
+    if results.has_law:
+        parts += [LAW_FIRST, results.scaling]
+    parts += [*_ranking(comparison, results)]
     parts += [plots[name] for name in _PLACED[:1] if name in plots]
     parts += [*_differences(comparison, results), *_findings(comparison, results)]
     if plots:
         parts += ["## Curves", *(plots[name] for name in plots if name not in _PLACED)]
     parts += [*_figures(results), *(plots[name] for name in _PLACED[1:] if name in plots)]
-    parts += [results.scaling] if results.scaling else []
+    parts += [results.scaling] if results.scaling and not results.has_law else []
     parts += [*_settings(comparison), *_cost(results), *_samples(comparison, results, out)]
     parts += sources(comparison, out)
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lmx.measure.scaling import ScalingLaw
+from lmx.report import render_comparison
 from lmx.report.__main__ import main
 from lmx.report.scaling import scaling_section
 from lmx.runs import Run, RunFolder, read_run
@@ -142,3 +143,19 @@ def test_many_passes_are_told_of(make_sizes: Callable[..., list[RunFolder]]) -> 
     assert (
         "**1 of the runs passed over their corpus more than four times" in scaling_section(read(folders))[0]
     )
+
+
+def test_a_comparison_of_sizes_and_lengths_leads_with_the_law(
+    make_sizes: Callable[..., list[RunFolder]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmx.report.comparison.plot_study", lambda *arguments: [])
+    runs = make_sizes([1_000_000, 4_000_000, 16_000_000], [2e7, 8e7, 3e8])
+    page = render_comparison([run.path for run in runs], tmp_path / "law").read_text()
+    order = [
+        page.index(text) for text in ("The runs differ in size and length", "## Scaling law", "## Ranking")
+    ]
+    assert order == sorted(order)
+    assert page.count("## Scaling law") == 1
+    page = render_comparison([run.path for run in (runs[0], runs[3])], tmp_path / "none").read_text()
+    assert "The runs differ in size and length" not in page
+    assert page.index("## Ranking") < page.index("No law is fitted")
