@@ -201,7 +201,8 @@ def _highest(run: Run, key: str) -> float | None:
 
 
 def _set_values(group: str, value: dict[str, Any]) -> list[str]:
-    defaults = schema_defaults(Experiment).get(group, {})
+    found = schema_defaults(Experiment).get(group)
+    defaults = found if isinstance(found, dict) else {}  # a damaged record has a group where a value belongs
     return [
         f"{key} {setting(item)}"
         for key, item in value.items()

@@ -176,7 +176,7 @@ VALUES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"schedule.warmup_steps": 5},
-        "schedule.warmup_fraction: got 0.05 beside schedule.warmup_steps=5, allowed: one of",
+        "schedule.warmup_fraction: got 0.1 beside schedule.warmup_steps=5, allowed: one of",
     ),
     ({"schedule.final_fraction": 1.5}, "schedule.final_fraction: got 1.5, allowed: ≥ 0 and ≤ 1"),
     ({"train.batch_size": 0}, "train.batch_size: got 0, allowed: ≥ 1"),
@@ -196,8 +196,7 @@ VALUES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"train.horizon": "1hours", "schedule.kind": "constant"},
-        "schedule.warmup_fraction: got 0.05 with train.horizon=1hours, allowed: 0, with "
-        "schedule.warmup_steps",
+        "schedule.warmup_fraction: got 0.1 with train.horizon=1hours, allowed: 0, with schedule.warmup_steps",
     ),
     (
         {"checkpoint.best": "loss"},

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from data_helpers import EOS, files_config, prepared
 
 from lmx.config import ModelConfig
-from lmx.data import IGNORE, Windows
+from lmx.data import Windows
+from lmx.data.layout import IGNORE
 from lmx.measure import bits_per_byte, word_perplexity
 from lmx.model import Decoder
 
