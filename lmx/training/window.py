@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,11 +56,22 @@ class Update:
     index: Tensor  # (B,): the windows of this rank
 
 
+class _Pending(NamedTuple):
+    """One update whose tensors are still on their device; see `Window.add`."""
+
+    sums: Tensor
+    norms: Tensor
+    tokens: float
+    skipped: bool
+    norm: Tensor
+    windows: Tensor
+
+
 class Window:
     """Collects the sums and gradient norms of each update without waiting for the device."""
 
     def __init__(self) -> None:
-        self._pending: list[tuple[Tensor, Tensor, float, bool, Tensor, Tensor]] = []
+        self._pending: list[_Pending] = []
         self._rows: list[list[float]] = []  # settled: sums, tokens, skipped, then norms
 
     def add(
@@ -71,7 +82,7 @@ class Window:
         `skipped`: whether it was left out; `norm`, 0-dim, of the gradient that was applied; `index` (B,): the
         windows of this rank.
         """
-        self._pending.append((sums, norms, tokens, skipped, norm, index))
+        self._pending.append(_Pending(sums, norms, tokens, skipped, norm, index))
 
     def settle(self) -> list[Update]:
         """Bring what is pending to the host, summed over ranks: the one wait. Called by every rank alike.
@@ -80,18 +91,18 @@ class Window:
         """
         if not self._pending:
             return []
-        sums = torch.stack([row[0] for row in self._pending]).double()
-        norms = torch.stack([row[1] for row in self._pending]).double()
+        sums = torch.stack([one.sums for one in self._pending]).double()
+        norms = torch.stack([one.norms for one in self._pending]).double()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(sums)
-        applied = torch.stack([row[4] for row in self._pending]).cpu().numpy()
+        applied = torch.stack([one.norm for one in self._pending]).cpu().numpy()
         norms = norms.cpu()
-        counts = torch.tensor([row[2:4] for row in self._pending], dtype=torch.float64)  # tokens, skipped
+        counts = torch.tensor([[one.tokens, one.skipped] for one in self._pending], dtype=torch.float64)
         rows = torch.cat([sums.cpu(), counts, norms], dim=1).tolist()
         self._rows += rows
         settled = [
-            Update(rows[number][0] / max(row[2], 1.0), norms[number], float(applied[number]), row[5])
-            for number, row in enumerate(self._pending)
+            Update(rows[number][0] / max(one.tokens, 1.0), norms[number], float(applied[number]), one.windows)
+            for number, one in enumerate(self._pending)
         ]
         self._pending.clear()
         return settled
