@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmx.config import ModelConfig
+from lmx.model import native
 from lmx.model.cache import LayerCache
 from lmx.model.mask import AttentionPlan
 from lmx.model.norm import RMSNorm
@@ -29,6 +30,7 @@ class Attention(nn.Module):
         self.key = nn.Linear(width, self.num_kv_heads * self.head_dim, bias)
         self.value = nn.Linear(width, self.num_kv_heads * self.head_dim, bias)
         self.output = nn.Linear(self.num_heads * self.head_dim, width, bias)
+        self.norm_eps = config.norm_eps
         self.query_norm = RMSNorm(self.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
         self.key_norm = RMSNorm(self.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
         self.rope_layout = config.rope_layout
@@ -45,38 +47,66 @@ class Attention(nn.Module):
         past: int = 0,
     ) -> Tensor:
         """Attend from ``(B, T, C)`` to itself and to the `past` tokens of `cache`; return ``(B, T, C)``."""
-        query = self._heads(self.query(x), self.num_heads)  # (B, H, T, D)
-        key = self._heads(self.key(x), self.num_kv_heads)
-        value = self._heads(self.value(x), self.num_kv_heads)
-        query, key = self.query_norm(query), self.key_norm(key)
-        if rotation is not None:
-            query = rotate(query, rotation, self.rope_layout)
-            key = rotate(key, rotation, self.rope_layout)
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        dropout = self.dropout if self.training else 0.0
+        own = not plan.fused and not dropout and self.softcap is None and native.takes(query)
+        query = self._heads(query, self.query_norm, rotation, self.scale if own else 1.0)  # (B, H, T, D)
+        key = self._heads(key, self.key_norm, rotation)
+        value = self._heads(value)
         if cache is not None:
             key, value = cache.extend(past, key, value)
-        attend = self._fused if plan.fused else self._products
-        mixed = attend(query, key, value, plan.bias)  # (B, H, T, D)
+        if own:
+            mixed = native.attend(query, *self._repeated(key, value), None if plan.causal else plan.bias)
+        elif plan.fused:
+            mixed = self._fused(query, key, value, plan.bias, dropout)
+        else:
+            mixed = self._products(query, *self._repeated(key, value), plan.bias, dropout)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
-    def _heads(self, x: Tensor, heads: int) -> Tensor:
-        return x.unflatten(-1, (heads, self.head_dim)).transpose(1, 2)
+    def _heads(
+        self, x: Tensor, norm: nn.Module | None = None, rotation: Rotation | None = None, factor: float = 1.0
+    ) -> Tensor:
+        """Turn ``(B, T, H·D)`` into ``(B, H, T, D)``, normalised and rotated if need be, times `factor`."""
+        heads = x.shape[-1] // self.head_dim
+        if native.takes(x):
+            weight = norm.weight if isinstance(norm, RMSNorm) else None
+            return native.split_heads(
+                x,
+                heads,
+                weight=weight,
+                eps=self.norm_eps,
+                rotation=rotation,
+                layout=self.rope_layout,
+                factor=factor,
+            )
+        x = x.unflatten(-1, (heads, self.head_dim)).transpose(1, 2)
+        x = x if norm is None else norm(x)
+        return x if rotation is None else rotate(x, rotation, self.rope_layout)
 
-    def _fused(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    def _repeated(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values once for each query head."""
+        group = self.num_heads // self.num_kv_heads
+        if group == 1:
+            return key, value
+        return key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
+
+    def _fused(
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float
+    ) -> Tensor:
         return F.scaled_dot_product_attention(
             query,
             key,
             value,
             attn_mask=None if bias is None else bias.to(query.dtype),
             is_causal=bias is None and query.shape[2] > 1,
-            dropout_p=self.dropout if self.training else 0.0,
+            dropout_p=dropout,
             scale=self.scale,
             enable_gqa=self.num_kv_heads != self.num_heads,
         )
 
-    def _products(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-        if self.num_kv_heads != self.num_heads:
-            group = self.num_heads // self.num_kv_heads
-            key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
+    def _products(
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float
+    ) -> Tensor:
         scores = (query * self.scale) @ key.transpose(-1, -2)  # (B, H, T, S)
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)
@@ -85,4 +115,4 @@ class Attention(nn.Module):
         # in their own dtype: autocast's fp32 would only be rounded to it again by the next product
         with torch.autocast(scores.device.type, enabled=False):
             weights = scores.softmax(-1)
-        return F.dropout(weights, self.dropout, self.training) @ value
+        return F.dropout(weights, dropout) @ value

@@ -22,12 +22,12 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention_norm = build_norm(config)
+        self.post_norm = config.norm_position == "post"
+        self.attention_norm = build_norm(config, into_products=not self.post_norm)
         self.attention = Attention(config)
-        self.feed_forward_norm = build_norm(config)
+        self.feed_forward_norm = build_norm(config, into_products=not self.post_norm)
         self.feed_forward = FeedForward(config)
         self.dropout = nn.Dropout(config.residual_dropout)
-        self.post_norm = config.norm_position == "post"
 
     def forward(
         self,

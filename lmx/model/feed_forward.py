@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmx.config import ModelConfig
-
-_TWICE = 2 * math.sqrt(2 / math.pi)
-
-
-def gelu_tanh(x: Tensor) -> Tensor:
-    """GELU with the tanh approximation (Hendrycks & Gimpel, 2016): x·σ(2u), u = √(2/π)·(x + 0.044715·x³)."""
-    if not torch.compiler.is_compiling():
-        return F.gelu(x, approximate="tanh")
-    wide = x.float()  # the compiler's tanh takes three times as long as its exponential on a CPU
-    twice = wide * (_TWICE + _TWICE * 0.044715 * wide * wide)
-    return (wide * torch.sigmoid(twice)).to(x.dtype)
-
+from lmx.model import native
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swiglu": F.silu,
     "geglu": F.gelu,
     "gelu": F.gelu,
-    "gelu_tanh": gelu_tanh,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
     "silu": F.silu,
 }
@@ -42,13 +30,18 @@ class FeedForward(nn.Module):
         self.gate = nn.Linear(width, inner, bias) if config.gated else None
         self.up = nn.Linear(width, inner, bias)
         self.down = nn.Linear(inner, width, bias)
-        self.activation = ACTIVATIONS[config.activation]
+        self.name, self.activation = config.activation, ACTIVATIONS[config.activation]
         self.dropout = nn.Dropout(config.mlp_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, T, C)`` to ``(B, T, C)``."""
         if self.gate is None:
-            inner = self.activation(self.up(x))
+            inner = self._activate(self.up(x), None)
         else:
-            inner = self.activation(self.gate(x)) * self.up(x)
+            inner = self._activate(self.gate(x), self.up(x))
         return self.down(self.dropout(inner))
+
+    def _activate(self, x: Tensor, up: Tensor | None) -> Tensor:
+        if self.name in native.ACTIVATIONS and native.takes(x):
+            return native.activate(self.name, x, up)
+        return self.activation(x) if up is None else self.activation(x) * up

@@ -24,10 +24,12 @@ class AttentionPlan:
     `bias`: added to the scores, ``(B or 1, H or 1, T, S)``, −∞ where nothing may be seen; None where the
     causal flag of the fused kernel (or a single query that sees everything) says enough.
     `fused`: torch's fused kernel, or plain products.
+    `causal`: whether `bias` hides what comes later and nothing else.
     """
 
     bias: Tensor | None
     fused: bool
+    causal: bool = False
 
 
 def plan_attention(
@@ -51,7 +53,8 @@ def plan_attention(
     )
     if plainly_causal and (length == 1 or (fused and past == 0)):
         return AttentionPlan(bias=None, fused=fused)
-    return AttentionPlan(bias=_bias(config, length, past, device, documents, padding), fused=fused)
+    bias = _bias(config, length, past, device, documents, padding)
+    return AttentionPlan(bias=bias, fused=fused, causal=plainly_causal)
 
 
 def _bias(

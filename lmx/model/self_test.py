@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lmx import native
 from lmx.config import ModelConfig
 from lmx.model.block import Block
 from lmx.model.decoder import Decoder
@@ -23,6 +24,7 @@ from lmx.model.decoder import Decoder
 LENGTH = 16  # tokens of the probe: more would cost time and show nothing new
 LEAST_CHANGE = 1e-10  # of what the last position attends to, relative: float64 rounds at 1e-16
 LOSS_TOLERANCE = 0.05  # of ln V
+NATIVE_TOLERANCE = 1e-3  # float32 adds up in another order: 1e-6, more in a deep model
 QUERY_OR_KEY = re.compile(r"attention\.(query|key)")
 
 
@@ -36,6 +38,7 @@ class SelfTest:
     dead_parameters: list[str]  # names of those whose gradient is zero
     initial_loss: float  # nats per token, on random tokens
     log_vocab: float  # ln V: the loss of equal probabilities
+    native_error: float  # of what is computed in C++, against plain torch, relative to the largest number
     seconds: float
 
     @property
@@ -51,6 +54,8 @@ class SelfTest:
         if self.sees_future:
             yield "a position sees a later one"
         alone = _visible(config) == 1  # the softmax of one score is 1, whatever query and key are
+        if not self.native_error < NATIVE_TOLERANCE:  # nor where it is NaN
+            yield f"layers in C++ are off by {self.native_error:.1e} of what plain torch computes"
         dead = [name for name in self.dead_parameters if not (alone and QUERY_OR_KEY.search(name))]
         if dead:
             more = f" and {len(dead) - 3} more" if len(dead) > 3 else ""
@@ -71,6 +76,7 @@ def self_test(model: Decoder) -> SelfTest:
         order = _sees_order(model, seen)
         future = _sees_future(seen)
         loss = F.cross_entropy(model.logits(seen.hidden[0]).float(), seen.targets)
+        error = _native_error(model, seen)
         dead = _without_gradient(model, seen, loss)
     return SelfTest(
         claims_positions=claims,
@@ -79,6 +85,7 @@ def self_test(model: Decoder) -> SelfTest:
         dead_parameters=dead,
         initial_loss=loss.item(),
         log_vocab=math.log(model.config.vocab_size),
+        native_error=error,
         seconds=time.perf_counter() - begun,
     )
 
@@ -152,10 +159,27 @@ def _sees_order(model: Decoder, seen: _Pass) -> list[bool]:
 def _sees_future(seen: _Pass) -> bool:
     """Say whether the middle position depends on a later one: then a gradient goes there."""
     middle = seen.hidden.shape[1] // 2
-    probe = torch.linspace(-1, 2, seen.hidden.shape[2]).to(seen.hidden)
-    total = seen.hidden[0, middle] @ probe
-    (gradient,) = torch.autograd.grad(total, seen.embedded, retain_graph=True, allow_unused=True)
+    gradient = _gradient(seen, slice(middle, middle + 1))
     return gradient is not None and bool(gradient[0, middle + 1 :].any())
+
+
+def _native_error(model: Decoder, seen: _Pass) -> float:
+    """Compare hidden states, and a gradient that they send to the embeddings, with those of plain torch."""
+    if not native.available():
+        return 0.0
+    ours = seen.hidden.detach(), _gradient(seen, slice(None))
+    with native.left_out():
+        plain = _forward(model)
+        theirs = plain.hidden.detach(), _gradient(plain, slice(None))
+    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
+    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) for a, b in pairs)
+
+
+def _gradient(seen: _Pass, positions: slice) -> Tensor | None:
+    """Return the gradient at the embeddings of some of the first row's hidden states, unevenly summed up."""
+    probe = torch.linspace(-1, 2, seen.hidden.shape[2]).to(seen.hidden)
+    total = (seen.hidden[0, positions] @ probe).sum()
+    return torch.autograd.grad(total, seen.embedded, retain_graph=True, allow_unused=True)[0]
 
 
 def _without_gradient(model: Decoder, seen: _Pass, loss: Tensor) -> list[str]:

@@ -104,8 +104,7 @@ def build(experiment: Experiment, say: Say, *, fresh: bool) -> Job:
     _check_callbacks(experiment, callbacks, corpus)
     per_epoch = corpus.steps_per_epoch(experiment.train.batch_size, experiment.data.drop_last)
     steps = total_steps(experiment, per_epoch)
-    step_tokens = experiment.train.batch_size * experiment.data.sequence_length
-    machine = choose(experiment.hardware, steps, training_flops(experiment) * step_tokens)
+    machine = choose(experiment.hardware, steps)
     check_precision(experiment, machine.precision)
     seed_all(experiment.seed)
     module = LanguageModule(experiment, steps, corpus.fingerprint)

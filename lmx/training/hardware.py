@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 from dataclasses import dataclass
 
 import torch
 
+from lmx import native
 from lmx.config import ConfigError, HardwareConfig
 from lmx.config.cores import cores
-from lmx.objective import native
 from lmx.optim.orthogonal import multiplies_bf16
 
-# a compilation pays when it saves more than it costs. On a CPU it takes half a minute and saves a twentieth
-# of the time or more (docs/performance.md): what two cores compute in ten minutes repays it
-COMPILE_FLOPS_CPU = 1.5e14
+# a compilation pays when it saves more than it costs. On a CPU it hardly saves any (docs/performance.md)
 COMPILE_STEPS_GPU = 500
 
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
@@ -43,7 +40,7 @@ class Machine:
         return "; ".join((f"{where}, {self.precision}, {threads}", *self.reasons))
 
 
-def choose(config: HardwareConfig, total_steps: int | None, step_flops: float = 0.0) -> Machine:
+def choose(config: HardwareConfig, total_steps: int | None) -> Machine:
     """Resolve every `auto`; raises ConfigError when what was asked for is not there.
 
     `total_steps` is None for a run of unknown length, which is taken to be a long one.
@@ -55,13 +52,11 @@ def choose(config: HardwareConfig, total_steps: int | None, step_flops: float = 
             f"hardware.devices: got {devices}, allowed here: at most {torch.cuda.device_count()} GPUs"
         )
     precision, why_precision = _precision(config.precision, accelerator)
-    compiled, why_compile = _compile(config.compile, accelerator, total_steps, step_flops)
+    compiled, why_compile = _compile(config.compile, accelerator, total_steps)
     why_memory = _keep_freed_memory() if accelerator == "cpu" else ()
     name = torch.cuda.get_device_name() if accelerator == "gpu" else processor_name()
     why_threads = _set_threads(config.threads)
-    slow = accelerator == "cpu" and precision == "bf16" and not native.is_there()
-    why_slow = ("a slower softmax: there is no C++ compiler that serves",) if slow else ()
-    reasons = (*why_accelerator, *why_precision, *why_compile, *why_threads, *why_memory, *why_slow)
+    reasons = (*why_accelerator, *why_precision, *why_compile, *why_threads, *why_memory)
     return Machine(accelerator, name, devices, precision, torch.get_num_threads(), compiled, reasons)
 
 
@@ -88,19 +83,13 @@ def _precision(asked: str, accelerator: str) -> tuple[str, tuple[str, ...]]:
     return "fp32", ("fp32: this CPU has no instructions for bf16",)
 
 
-def _compile(
-    asked: str, accelerator: str, total_steps: int | None, step_flops: float
-) -> tuple[bool, tuple[str, ...]]:
+def _compile(asked: str, accelerator: str, total_steps: int | None) -> tuple[bool, tuple[str, ...]]:
+    if accelerator == "cpu":
+        slow = () if native.available() else ("slower layers: there is no C++ compiler that serves",)
+        return asked == "on", slow
     if asked != "auto":
         return asked == "on", ()
-    if accelerator == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
-        return False, ("not compiled: there is no C++ compiler",)
-    if total_steps is None:
-        pays = True
-    elif accelerator == "gpu":
-        pays = total_steps >= COMPILE_STEPS_GPU
-    else:
-        pays = total_steps * step_flops >= COMPILE_FLOPS_CPU
+    pays = total_steps is None or total_steps >= COMPILE_STEPS_GPU
     return pays, ("compiled: the run is long enough",) if pays else ("not compiled: the run is short",)
 
 

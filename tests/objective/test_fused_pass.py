@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lmx.native import left_out
 from lmx.objective import FusedObjective, Settings, Tiling
 
 ROWS, WIDTH, VOCABULARY = 24, 16, 70  # three tiles: two that are compiled, and one of another width
@@ -41,6 +42,8 @@ def test_traced_equals_plain(monkeypatch: pytest.MonkeyPatch, softcap: float | N
     settings = Settings(softcap=softcap, tiling=Tiling(rows=12, columns=32))
     plain, fused = FusedObjective(settings), FusedObjective(settings)
     fused.compile()
-    for got, wanted in zip(results(fused, bias), results(plain, bias), strict=True):
+    with left_out():
+        pairs = zip(results(fused, bias), results(plain, bias), strict=True)
+    for got, wanted in pairs:
         torch.testing.assert_close(got, wanted, rtol=2e-6, atol=2e-6)
     assert len(traced) == 1

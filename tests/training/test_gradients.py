@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from training_helpers import PACKINGS, Place, exact, last, lines, signal_at
 
 from lmx.config.compose import compose
 from lmx.data import TokenDataModule
+from lmx.native import left_out
 from lmx.objective import FusedObjective
 from lmx.report.facts import facts
 from lmx.runs import read_run
@@ -126,8 +128,11 @@ def test_a_record_is_the_token_weighted_mean_of_its_updates(place: Place) -> Non
 
 
 @pytest.fixture
-def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Collect what is handed to the compiler, which itself is left out, for it takes minutes."""
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Collect what is handed to the compiler, which itself is left out, for it takes minutes.
+
+    So is what is in C++, of which the compiler sees nothing.
+    """
     found: list[Any] = []
 
     def collect(graph: torch.fx.GraphModule, example: list[Tensor]) -> Any:
@@ -135,7 +140,8 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=collect))
-    return found
+    with left_out():
+        yield found
 
 
 def test_compiled_and_uncompiled_checkpoints_interchange(

@@ -48,7 +48,7 @@ PACKINGS = {
     "sentences": (*LONGER, "data.packing=sentences"),
 }
 # a rate that makes things worse: the best evaluation is not the last
-WORSENING = ("train.horizon=8steps", "train.eval_every_steps=2", "schedule=constant", "optimizer.lr=3")
+WORSENING = ("train.horizon=8steps", "train.eval_every_steps=2", "schedule=constant", "optimizer.lr=30")
 CLOCKS = ("seconds", "speed/", "memory/", "val/seconds")  # what differs between two equal runs
 
 
