@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ FP32 = 4
 # fp32 numbers that an update rule keeps a parameter; a class not listed counts as Adam's two
 STATE = {"Muon": 1, "Lion": 1, "SGD": 0, "RMSprop": 1, "Adafactor": 0}
 ABOUT_A_CHECKPOINT = 2**18  # bytes: configuration, random states, losses of the validation windows
+QUERIES = 128  # of a block of attention in C++
 LOSS_CHUNK = 64 * 2**20  # the fused loss cuts the batch so that the logits of a chunk stay below
 
 
@@ -39,18 +41,20 @@ def memory_estimate(
     sequence_length: int,
     half: bool,
     scores_kept: bool,
+    native: bool,
 ) -> MemoryEstimate:
     """Estimate the peak of a training step, in bytes.
 
     `tokens` are those of one pass (micro-batch × sequence), `half` means autocast to bf16 or fp16 over fp32
-    weights, and `scores_kept` that attention is computed by plain products, which keep (B, H, T, T).
+    weights, `scores_kept` that attention is computed by plain products, which keep (B, H, T, T), and `native`
+    that C++ does what lies between the products (lmx.native), as on a CPU: it keeps less.
     Weights, gradients and optimizer state are exact but for small buffers; activations count what autograd
     saves in a block (residual stream, norms, q, k, v, mixed values, feed-forward), without dropout masks.
     """
     counts = parameter_counts(model)
     vocab, width = model.vocab_size or 0, model.hidden_size
     size = 2 if half else FP32
-    layer = tokens * _saved_in_block(model, sequence_length, half, scores_kept)
+    layer = int(tokens * _saved_in_block(model, sequence_length, half, scores_kept, native))
     copies = size * counts.hidden_matrices if half else 0
     if model.activation_checkpointing:
         kept = layer + model.num_layers * tokens * width * FP32
@@ -89,14 +93,23 @@ def checkpoint_space(
     return CheckpointSpace(last, best, total)
 
 
-def _saved_in_block(model: ModelConfig, sequence_length: int, half: bool, scores_kept: bool) -> int:
+def _saved_in_block(
+    model: ModelConfig, sequence_length: int, half: bool, scores_kept: bool, native: bool
+) -> float:
     """Bytes that one block saves a token."""
     size = 2 if half else FP32
-    head_dim = model.resolved_head_dim
+    head_dim, heads, kv_heads = model.resolved_head_dim, model.num_heads, model.resolved_kv_heads
+    scores = size * heads * sequence_length if scores_kept else 0
+    if native:
+        # the stream before each sublayer in fp32, and normalised, as products take it
+        stream = model.hidden_size * 2 * (FP32 + size)
+        attention = size * head_dim * 4 * heads
+        blocks = math.ceil(sequence_length / QUERIES)  # each of which keeps its scores up to its last query
+        seen = (blocks + 1) / (2 * blocks)
+        return stream + attention + seen * scores + size * model.intermediate_size * (3 if model.gated else 2)
     # the stream before each sublayer and its norm's parts in fp32; under autocast the products' copies too
     stream = model.hidden_size * (28 if half else 24)
-    attention = size * head_dim * (3 * model.num_heads + 2 * model.resolved_kv_heads)
-    scores = size * model.num_heads * sequence_length if scores_kept else 0
+    attention = size * head_dim * (3 * heads + 2 * kv_heads)
     feed_forward = size * model.intermediate_size * (4 if model.gated else 2)
     return stream + attention + scores + feed_forward
 

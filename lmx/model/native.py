@@ -20,7 +20,7 @@ ACTIVATIONS = {"swiglu": "silu", "silu": "silu", "gelu_tanh": "gelu_tanh"}
 """Of the activations that a configuration may name, those there are, by the function they apply."""
 
 _CHUNK = 64  # rows whose gradients of a norm's weight are added up by one thread
-_QUERIES = 128  # a block of attention: fewer see less in vain, but make smaller products
+QUERIES = 128  # of a block of attention: fewer see less in vain, but make smaller products
 
 
 def takes(x: Tensor) -> bool:
@@ -221,8 +221,8 @@ class _Attention(torch.autograd.Function):
 
 
 def _blocks(length: int) -> Iterator[tuple[int, int]]:
-    """Cut the queries 0 … length into blocks of about `_QUERIES`."""
-    count = -(-length // _QUERIES)
+    """Cut the queries 0 … length into blocks of about `QUERIES`."""
+    count = -(-length // QUERIES)
     for number in range(count):
         yield number * length // count, (number + 1) * length // count
 

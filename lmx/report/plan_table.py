@@ -117,14 +117,15 @@ def _memory_rows(known: Estimate) -> list[Row]:
     experiment = known.experiment
     hardware, sequence = experiment.hardware, experiment.data.sequence_length
     half, said = half_precision(hardware)
-    short_on_cpu = hardware.accelerator != "gpu" and sequence <= PRODUCTS_UP_TO
+    on_cpu = hardware.accelerator != "gpu"
     needed = memory_estimate(
         experiment.model,
         experiment.optimizer,
         experiment.micro_batch_size * sequence,
         sequence,
         half=half,
-        scores_kept=experiment.model.attention_softcap is not None or short_on_cpu,
+        scores_kept=experiment.model.attention_softcap is not None or (on_cpu and sequence <= PRODUCTS_UP_TO),
+        native=on_cpu,
     )
     parts = dataclasses.asdict(needed)
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -53,13 +54,17 @@ def model(**fields: Any) -> ModelConfig:
 ADAMW = OptimizerConfig(name="test", lr=1e-3, update={"_target_": "torch.optim.AdamW"})
 
 
-@pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("fields", [{}, {"activation": "gelu", "norm": "layernorm"}, {"num_kv_heads": 2}])
-def test_activations_are_near_what_autograd_saves(fields: dict[str, Any], half: bool) -> None:
+@pytest.mark.parametrize("native", [False, True], ids=["torch", "native"])
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "half"])
+@pytest.mark.parametrize(
+    "fields", [{}, {"activation": "gelu_tanh", "norm": "layernorm"}, {"num_kv_heads": 2}, {"num_heads": 2}]
+)
+def test_activations_are_near_what_autograd_saves(fields: dict[str, Any], half: bool, native: bool) -> None:
     from lmx.model import Decoder
+    from lmx.native import left_out
 
     torch.manual_seed(0)
-    config, rows, length = model(**fields), 8, 128
+    config, rows, length = model(**{"context_length": 256, **fields}), 8, 256
     decoder = Decoder(config)
     weights = {p.untyped_storage().data_ptr() for p in decoder.parameters()}
     saved: dict[int, torch.UntypedStorage] = {}
@@ -71,10 +76,13 @@ def test_activations_are_near_what_autograd_saves(fields: dict[str, Any], half: 
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with hooks, torch.autocast("cpu", torch.bfloat16, enabled=half):
+    torch_alone = nullcontext() if native else left_out()
+    with hooks, torch_alone, torch.autocast("cpu", torch.bfloat16, enabled=half):
         decoder(torch.zeros(rows, length, dtype=torch.long))
     measured = sum(storage.nbytes() for storage in saved.values())
-    estimate = memory_estimate(config, ADAMW, rows * length, length, half=half, scores_kept=True)
+    estimate = memory_estimate(
+        config, ADAMW, rows * length, length, half=half, scores_kept=True, native=native
+    )
     assert estimate.activations == pytest.approx(measured, rel=0.25)
 
 
@@ -94,7 +102,7 @@ def test_optimizer_state_is_what_the_optimizer_keeps(name: str) -> None:
         for value in state.values()
         if isinstance(value, torch.Tensor) and value.ndim
     )
-    estimate = memory_estimate(model(), optimizer_config, 64, 64, half=False, scores_kept=False)
+    estimate = memory_estimate(model(), optimizer_config, 64, 64, half=False, scores_kept=False, native=False)
     assert estimate.optimizer_state == kept
     assert estimate.weights == estimate.gradients == 4 * parameter_counts(model()).total
 
@@ -107,16 +115,26 @@ def test_the_loss_takes_about_what_its_objective_holds() -> None:
     objective(hidden, torch.zeros(256, dtype=torch.long), weight=weight).loss.backward()
     held = [*objective._space._buffers.values(), hidden.grad, weight.grad]
     measured = sum(tensor.nbytes for tensor in held if tensor is not None)
-    estimate = memory_estimate(model(vocab_size=8192), ADAMW, 256, 128, half=False, scores_kept=True)
+    estimate = memory_estimate(
+        model(vocab_size=8192), ADAMW, 256, 128, half=False, scores_kept=True, native=False
+    )
     assert estimate.loss == pytest.approx(measured, rel=0.25)
 
 
 def test_checkpointing_keeps_one_block() -> None:
-    whole = memory_estimate(model(num_layers=8), ADAMW, 4096, 128, half=False, scores_kept=False)
-    less = memory_estimate(
-        model(num_layers=8, activation_checkpointing=True), ADAMW, 4096, 128, half=False, scores_kept=False
+    whole = memory_estimate(
+        model(num_layers=8), ADAMW, 4096, 128, half=False, scores_kept=False, native=False
     )
-    one = memory_estimate(model(num_layers=1), ADAMW, 4096, 128, half=False, scores_kept=False)
+    less = memory_estimate(
+        model(num_layers=8, activation_checkpointing=True),
+        ADAMW,
+        4096,
+        128,
+        half=False,
+        scores_kept=False,
+        native=False,
+    )
+    one = memory_estimate(model(num_layers=1), ADAMW, 4096, 128, half=False, scores_kept=False, native=False)
     assert less.activations == one.activations + 8 * 4096 * 64 * 4, "and the input of each"
     assert less.activations < whole.activations / 4
     assert less.total - less.activations == whole.total - whole.activations

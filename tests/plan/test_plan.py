@@ -15,7 +15,7 @@ import pytest
 
 from lmx.config import ConfigError, DataError
 from lmx.config.compose import compose
-from lmx.measure import checkpoint_space
+from lmx.measure import checkpoint_space, memory
 from lmx.measure.estimate import BYTE_VOCABULARY, Rate, estimate, measured_rate
 from lmx.plan import main
 from lmx.report.plan_table import PRODUCTS_UP_TO, plan_rows, plan_table
@@ -281,9 +281,10 @@ def test_needs_no_torch_and_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_what_it_assumes_of_other_rooms() -> None:
-    """Two constants stand here again, because asking for them would import torch."""
+    """Three constants stand here again, because asking for them would import torch."""
     from lmx.data.tokenizers import ByteTokenizer
+    from lmx.model import native
     from lmx.model.mask import CPU_PRODUCTS_UP_TO
 
-    assert PRODUCTS_UP_TO == CPU_PRODUCTS_UP_TO
+    assert (PRODUCTS_UP_TO, memory.QUERIES) == (CPU_PRODUCTS_UP_TO, native.QUERIES)
     assert ByteTokenizer().vocab_size == BYTE_VOCABULARY
