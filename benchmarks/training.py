@@ -6,8 +6,8 @@ The work: 4 layers, width 256, 4 heads, feed-forward 1,024, GPT-2's architecture
 of 8 × 256 tokens, AdamW, clipping at norm 1. Every side starts from the same weights, sees the same batches
 in the same order and must show the same losses. Sides take turns, each a process of its own; a step's time is
 the mean over the steps after the warm-up, and peak memory is that of the whole process. lmx is
-`python -m lmx.train` with its defaults: hardware=auto, every measurement, TensorBoard. As auto chooses for
-a run of a few steps, it is not compiled; lmx-compiled is what auto chooses for a long run.
+`python -m lmx.train` with its defaults: hardware=auto, every measurement, TensorBoard. lmx-compiled is the
+same with hardware.compile=on, which auto chooses on a GPU for runs longer than this one.
 """
 
 from __future__ import annotations

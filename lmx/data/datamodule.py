@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,6 +18,12 @@ from lmx.data.sampler import DrawnOrder, EvaluationOrder, TrainingOrder
 from lmx.data.windows import Windows
 
 Batch = dict[str, Any]  # tensors, and `batch_tokens`
+
+
+def stay_with(parent: int, worker: int) -> None:
+    """End a worker whose parent was killed before torch began to watch for that: it would wait for ever."""
+    if multiprocessing.get_start_method() == "fork" and os.getppid() != parent:
+        os._exit(0)
 
 
 class Shares(Dataset[Batch]):
@@ -89,6 +98,7 @@ class TokenDataModule(pl.LightningDataModule):
             sampler=order,
             batch_size=None,  # the sampler's items are whole batches
             num_workers=num_workers,
+            worker_init_fn=partial(stay_with, os.getpid()),
             # its own, or starting to iterate would draw from the global one and shift dropout
             generator=torch.Generator().manual_seed(self.experiment.seed),
             pin_memory=torch.cuda.is_available(),

@@ -31,10 +31,9 @@ def takes(x: Tensor) -> bool:
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype in which a linear layer multiplies `x`."""
-    if not torch.is_autocast_enabled("cpu"):
-        return x.dtype
-    return torch.get_autocast_dtype("cpu")
+    """Return the dtype in which a linear layer multiplies `x`, where that is one of those here."""
+    lowered = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return torch.bfloat16 if lowered else x.dtype
 
 
 def normalise(
@@ -104,6 +103,7 @@ class _Norm(torch.autograd.Function):
     ) -> Tensor:
         width = x.shape[-1]
         rows = x.numel() // width
+        assert dtype == x.dtype or (x.dtype, dtype) == (torch.float32, torch.bfloat16), (x.dtype, dtype)
         y = x.new_empty(x.shape, dtype=dtype)
         mean, scale = _exact(x, rows) if centred else None, _exact(x, rows)
         native.call("norm", x, _is_half(x), weight, bias, eps, y, _is_half(y), mean, scale, rows, width)
@@ -160,6 +160,7 @@ class _Heads(torch.autograd.Function):
         factor: float,
     ) -> Tensor:
         batch, length, width = x.shape
+        assert cos is None or (cos.is_contiguous() and cos.dtype == torch.float32)
         shape = batch, length, heads, width // heads
         out = x.new_empty(batch, heads, length, width // heads)
         scale = None if weight is None else _exact(x, batch * length * heads)

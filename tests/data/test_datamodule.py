@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from data_helpers import prepared, write_splits
 from lmx.config import CheckpointError, Experiment
 from lmx.config.learning import TrainConfig
 from lmx.data import Corpus, TokenDataModule
+from lmx.data.datamodule import stay_with
 from lmx.data.layout import IGNORE
 
 
@@ -98,6 +100,16 @@ def test_loaders_leave_the_global_random_state_alone(corpus: Corpus) -> None:
     for _ in module(corpus).val_dataloader():
         pass
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("other", "code"), [(0, 3), (1, 0)], ids=["there", "gone"])
+def test_a_worker_whose_parent_is_gone_ends(other: int, code: int) -> None:
+    """Torch takes init for its parent where it begins to watch too late, and waits for ever."""
+    child = os.fork()
+    if child == 0:
+        stay_with(os.getppid() + other, 0)
+        os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
 
 
 @pytest.mark.parametrize("size", [1, 3, 64])
