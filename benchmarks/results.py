@@ -23,8 +23,8 @@ def environment() -> str:
 
 
 def write(name: str, text: str) -> Path:
-    """Write a benchmark's page as `results/<name>_<date>.md`; return its path."""
+    """Write a benchmark's page as `results/<name>_<date>_<time>.md`; return its path."""
     FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / f"{name}_{datetime.date.today().isoformat()}.md"
+    path = FOLDER / f"{name}_{datetime.datetime.now():%Y-%m-%d_%H%M}.md"
     path.write_text(text.rstrip() + "\n", encoding="utf-8")
     return path
