@@ -24,8 +24,10 @@ QUERIES = 128  # of a block of attention: fewer see less in vain, but make small
 
 
 def takes(x: Tensor) -> bool:
-    """Whether `x` can be worked on here: float32 or bfloat16, on a CPU, outside the compiler."""
-    if torch.compiler.is_compiling() or x.device.type != "cpu":
+    """Whether `x` can be worked on here: float32 or bfloat16, on a CPU, neither traced nor transformed."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or x.device.type != "cpu":
+        return False
+    if torch._C._functorch.peek_interpreter_stack() is not None:  # torch.func
         return False
     return x.dtype in (torch.float32, torch.bfloat16) and native.available()
 
@@ -65,7 +67,7 @@ def split_heads(
     Before, each head is RMS-normalised with `weight` ``(D,)``, then rotated, where these are given.
     """
     weight = None if weight is None else weight.float()
-    cos, sin = rotation if rotation is not None else (None, None)
+    cos, sin = (part.contiguous() for part in rotation) if rotation is not None else (None, None)
     return _Heads.apply(x.contiguous(), weight, cos, sin, heads, eps, layout == "interleaved", factor)
 
 
@@ -160,7 +162,7 @@ class _Heads(torch.autograd.Function):
         factor: float,
     ) -> Tensor:
         batch, length, width = x.shape
-        assert cos is None or (cos.is_contiguous() and cos.dtype == torch.float32)
+        assert cos is None or cos.dtype == torch.float32
         shape = batch, length, heads, width // heads
         out = x.new_empty(batch, heads, length, width // heads)
         scale = None if weight is None else _exact(x, batch * length * heads)
@@ -209,14 +211,15 @@ class _Attention(torch.autograd.Function):
         d = d_out.flatten(0, 1)
         d_q, d_k, d_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         blocks = list(zip(_blocks(q.shape[1]), weights, strict=True))
-        for (start, stop), p in reversed(blocks):
-            rows = d[:, start:stop]
-            d_scores = torch.bmm(rows, v[:, :stop].transpose(1, 2))
-            shape = d_scores.shape
-            native.call("softmax_backward", p, d_scores, _is_half(p), *shape, start)
-            torch.bmm(d_scores, k[:, :stop], out=d_q[:, start:stop])
-            _add_product(d_v[:, :stop], p, rows, stop == q.shape[1])
-            _add_product(d_k[:, :stop], d_scores, q[:, start:stop], stop == q.shape[1])
+        with torch.autocast("cpu", enabled=False):
+            for (start, stop), p in reversed(blocks):
+                rows = d[:, start:stop]
+                d_scores = torch.bmm(rows, v[:, :stop].transpose(1, 2))
+                shape = d_scores.shape
+                native.call("softmax_backward", p, d_scores, _is_half(p), *shape, start)
+                torch.bmm(d_scores, k[:, :stop], out=d_q[:, start:stop])
+                _add_product(d_v[:, :stop], p, rows, stop == q.shape[1])
+                _add_product(d_k[:, :stop], d_scores, q[:, start:stop], stop == q.shape[1])
         shape = d_out.shape
         return d_q.view(shape), d_k.view(shape), d_v.view(shape), None
 

@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -65,27 +66,27 @@ def _library() -> ctypes.CDLL | None:
     """Return the compiled library, or None where it cannot be had."""
     try:
         return ctypes.CDLL(str(_compiled()))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, RuntimeError, subprocess.SubprocessError):
         return None
 
 
 def _compiled() -> Path:
     """Return the library for this processor, compiled unless it is in the cache.
 
-    Raises OSError or SubprocessError where it cannot be.
+    Raises OSError or SubprocessError where it cannot be, RuntimeError where there is no home.
     """
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
+    compiler = shlex.split(os.environ.get("CXX", "g++"))  # perhaps `ccache g++`
+    if not compiler or shutil.which(compiler[0]) is None:
         raise OSError("there is no C++ compiler")
     texts = [path.read_text() for path in sorted(_FOLDER.iterdir()) if path.suffix in (".cpp", ".h")]
-    key = hashlib.sha256("\n".join((*texts, compiler, *_FLAGS, _processor())).encode())
+    key = hashlib.sha256("\n".join((*texts, *compiler, *_FLAGS, _processor())).encode())
     folder = Path(os.environ.get("LMX_CACHE", "~/.cache/lmx")).expanduser() / "native"
     library = folder / f"lmx-{key.hexdigest()[:16]}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as name:
             made = Path(name) / library.name
-            command = [compiler, *_FLAGS, "-o", str(made), *map(str, sorted(_FOLDER.glob("*.cpp")))]
+            command = [*compiler, *_FLAGS, "-o", str(made), *map(str, sorted(_FOLDER.glob("*.cpp")))]
             subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
             made.rename(library)  # whole, or not there: runs that start together do not meet half of it
     return library

@@ -39,8 +39,8 @@ def walk(tile_pass: TilePass, tile: Tile, seen: Seen) -> tuple[Seen, Tensor, Ten
         total,
         moment,
         *product.shape,
-        tile_pass.headroom,
-        tile_pass.softcap or 0.0,
+        float(tile_pass.headroom),
+        float(tile_pass.softcap or 0),
         tile_pass.sloped,
     )
     return seen._replace(reference=reference), total, moment

@@ -253,6 +253,35 @@ def test_a_second_backward_through_a_kept_graph() -> None:
     assert all(one.equal(two) for one, two in zip(first, second, strict=True))
 
 
+def test_a_backward_pass_under_another_autocast() -> None:
+    inputs = [draw(1, 2, 5, 4, seed=seed).requires_grad_() for seed in range(3)]
+    usual = torch.autograd.grad(native.attend(*inputs, None).sum(), inputs)
+    total = native.attend(*inputs, None).sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        lowered = torch.autograd.grad(total, inputs)
+    assert all(one.equal(two) for one, two in zip(usual, lowered, strict=True))
+
+
+def test_angles_in_another_order_of_memory() -> None:
+    model, tokens = tiny_model(), random_tokens(2, 6)
+    positions = torch.arange(12).view(2, 6)
+    assert model(tokens, positions=positions).equal(model(tokens, positions=positions.t().contiguous().t()))
+
+
+def test_what_is_traced_or_transformed_is_left_to_torch() -> None:
+    model, tokens = tiny_model(), random_tokens()
+    traced = torch.jit.trace(model, (tokens,))
+    torch.testing.assert_close(traced(tokens), model(tokens))
+    taken: list[bool] = []
+
+    def watched(x: Tensor) -> Tensor:
+        taken.append(native.takes(x))
+        return x.square().sum()
+
+    torch.func.grad(watched)(torch.ones(2))
+    assert taken == [False]
+
+
 def test_float64_and_the_compiler_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert native.takes(torch.zeros(1))
     assert not native.takes(torch.zeros(1, dtype=torch.float64))

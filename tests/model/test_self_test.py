@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from model_helpers import VARIANTS, tiny_model
 from torch import Tensor
 
 import lmx.model.decoder
+import lmx.native
 from lmx.model import Decoder
 from lmx.model.attention import Attention
 from lmx.model.mask import AttentionPlan, plan_attention
@@ -82,7 +84,7 @@ def test_rope_that_gives_no_positions(
     monkeypatch.setattr(place, broken)
     expected = "model.position=rope, but attention does not see the order of its input"
     if "attention" in place:  # whose plain torch is broken, but not what is in C++
-        assert contradictions(tiny_model()).startswith(f"{expected}; layers in C++ are off by ")
+        assert contradictions(tiny_model()).startswith(f"{expected}; layers in C++ are ")
     with left_out():
         assert contradictions(tiny_model()) == expected
     # deep enough to see order through the causal mask, so that the whole model's output tells nothing
@@ -123,7 +125,28 @@ def test_a_mask_that_shows_later_positions(diagonal: int, monkeypatch: pytest.Mo
     monkeypatch.setattr(lmx.model.decoder, "plan_attention", leaking)
     with left_out():  # what C++ does sees nothing later, whatever the mask says
         assert contradictions(tiny_model()) == "a position sees a later one"
-    assert contradictions(tiny_model()).startswith("layers in C++ are off by ")
+    assert contradictions(tiny_model()).startswith("layers in C++ are ")
+
+
+@pytest.mark.parametrize("wrong", [0.01, math.nan], ids=["larger", "nan"])
+@pytest.mark.parametrize("function", ["norm_backward", "activation", "softmax", "heads_backward"])
+def test_a_kernel_that_is_wrong(wrong: float, function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = {"norm_backward": 7, "activation": 4, "softmax": 0, "heads_backward": 10}
+    call = lmx.native.call
+
+    def broken(name: str, *arguments: Any) -> None:
+        call(name, *arguments)
+        if name == function:
+            arguments[results[name]].view(-1)[0] += wrong * arguments[results[name]].abs().max()
+
+    monkeypatch.setattr(lmx.native, "call", broken)
+    assert "layers in C++ are " in contradictions(tiny_model())
+
+
+@pytest.mark.parametrize("std", [0.02, 0.2])
+def test_a_deep_model_that_multiplies_its_rounding(std: float) -> None:
+    model = tiny_model(hidden_size=128, num_layers=12, norm_position="post", init_std=std)
+    assert self_test(model).native_error < 10
 
 
 def test_parameters_without_a_gradient() -> None:

@@ -35,13 +35,25 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not native.available()
 
 
-@pytest.mark.parametrize("damage", ["compiler", "folder"])
+def test_a_compiler_with_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LMX_CACHE", str(tmp_path / "with space"))
+    monkeypatch.setenv("CXX", "env LANG=C g++ -w")
+    assert native.available()
+
+
+@pytest.mark.parametrize("damage", ["compiler", "folder", "home"])
 def test_a_compiler_that_fails_is_as_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: str
 ) -> None:
     if damage == "compiler":
         monkeypatch.setenv("LMX_CACHE", str(tmp_path))
         monkeypatch.setattr(library, "_FLAGS", ("-no-such-option-at-all",))
+    elif damage == "home":
+
+        def nowhere(path: Path) -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(Path, "expanduser", nowhere)
     else:
         (tmp_path / "file").touch()
         monkeypatch.setenv("LMX_CACHE", str(tmp_path / "file"))

@@ -139,3 +139,10 @@ def test_gradients_are_as_exact_as_the_plain_walks(sure: float):
         assert 0 < error.norm() < 1.01 * usual.norm()
         along = [(part * wanted).sum() / wanted.square().sum() for part in (error, usual)]
         assert abs(along[0] - along[1]) < 1e-5, "a gradient too long or too short"
+
+
+def test_a_softcap_that_is_a_whole_number():
+    one, two = (
+        measured(FusedObjective(Settings(softcap=softcap, tiling=SETTINGS.tiling))) for softcap in (30, 30.0)
+    )
+    assert all(a.equal(b) for a, b in zip(one, two, strict=True))
