@@ -268,6 +268,7 @@ def test_angles_in_another_order_of_memory() -> None:
     assert model(tokens, positions=positions).equal(model(tokens, positions=positions.t().contiguous().t()))
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_what_is_traced_or_transformed_is_left_to_torch() -> None:
     model, tokens = tiny_model(), random_tokens()
     traced = torch.jit.trace(model, (tokens,))
