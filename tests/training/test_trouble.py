@@ -17,6 +17,7 @@ from training_helpers import Place, as_on_a_gpu, last, lines, same_end, signal_a
 
 from lmx.config import ConfigError, NonFiniteError
 from lmx.config.compose import compose
+from lmx.model import Decoder
 from lmx.optim import Lion, Muon
 from lmx.runs import RunFolder
 from lmx.training import spikes as spikes_file
@@ -161,6 +162,15 @@ def test_the_first_module_in_the_order_of_computation_is_named() -> None:
     net[2].weight.data[0, 0] = math.nan
     assert first_non_finite(net, lambda: net(rows)) == "1.0"
     assert not net[0]._forward_hooks
+
+
+def test_the_first_non_finite_module_may_be_one_that_cpp_does_not_call() -> None:
+    shape = ("model.vocab_size=300", "model.context_length=64", "data.sequence_length=64")
+    experiment = compose([*shape, "tokenizer=byte", "model.qk_norm=true"])
+    model = Decoder(experiment.model)
+    torch.nn.init.constant_(model.blocks[0].attention.query_norm.weight, torch.nan)
+    tokens = torch.arange(8)[None]
+    assert first_non_finite(model, lambda: model(tokens)) == "blocks.0.attention.query_norm"
 
 
 # ---- spikes
