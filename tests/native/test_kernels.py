@@ -9,28 +9,28 @@ from pathlib import Path
 import pytest
 
 from lmx import native
-from lmx.native import library
+from lmx.native import kernels
 
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
     """What was found out about the compiler is forgotten, before and after."""
-    library._library.cache_clear()
+    kernels._library.cache_clear()
     yield
-    library._library.cache_clear()
+    kernels._library.cache_clear()
 
 
 def test_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LMX_CACHE", str(tmp_path / "new"))
-    first = library._compiled()
+    first = kernels._compiled()
     assert [path.name for path in first.parent.iterdir()] == [first.name]
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
-    assert library._compiled() == first
+    assert kernels._compiled() == first
 
 
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     assert native.available()
-    library._library.cache_clear()
+    kernels._library.cache_clear()
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert not native.available()
 
@@ -47,7 +47,7 @@ def test_a_compiler_that_fails_is_as_none(
 ) -> None:
     if damage == "compiler":
         monkeypatch.setenv("LMX_CACHE", str(tmp_path))
-        monkeypatch.setattr(library, "_FLAGS", ("-no-such-option-at-all",))
+        monkeypatch.setattr(kernels, "_FLAGS", ("-no-such-option-at-all",))
     elif damage == "home":
 
         def nowhere(path: Path) -> Path:
