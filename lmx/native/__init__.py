@@ -4,6 +4,6 @@ Each has an equal in plain torch, which takes its place where no compiler is fou
 dtypes than float32 and bfloat16; `available` tells which of the two it is.
 """
 
-from lmx.native.kernels import available, call, left_out
+from lmx.native.kernels import available, call, left_out, multiplies
 
-__all__ = ["available", "call", "left_out"]
+__all__ = ["available", "call", "left_out", "multiplies"]

@@ -21,7 +21,11 @@ from torch import Tensor
 _FOLDER = Path(__file__).parent
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 _SECONDS = 120.0  # a compiler that takes longer is not waited for
-
+_PRODUCTS = (  # at::native::cpublas::brgemm of bfloat16 and of float, brgemm_release
+    "_ZN2at6native7cpublas6brgemmEllllllbPKN3c108BFloat16ES5_Pfb",
+    "_ZN2at6native7cpublas6brgemmEllllllbPKfS3_Pfb",
+    "_ZN2at6native7cpublas14brgemm_releaseEb",
+)
 
 _left_out = False
 
@@ -61,6 +65,11 @@ def _passed(argument: Tensor | float | None) -> ctypes.c_void_p | ctypes.c_int64
     return ctypes.c_int64(argument) if isinstance(argument, int) else ctypes.c_float(argument)
 
 
+def multiplies(dtype: torch.dtype) -> bool:
+    """Whether the kernels can multiply matrices of `dtype`, which they do with functions of torch's."""
+    return available() and dtype in _products()
+
+
 @cache
 def _library() -> ctypes.CDLL | None:
     """Return the compiled library, or None where it cannot be had."""
@@ -68,6 +77,19 @@ def _library() -> ctypes.CDLL | None:
         return ctypes.CDLL(str(_compiled()))
     except (OSError, RuntimeError, subprocess.SubprocessError):
         return None
+
+
+@cache
+def _products() -> tuple[torch.dtype, ...]:
+    """Hand torch's products over; return the dtypes in which this processor has them."""
+    library, torchs = _library(), ctypes.CDLL(torch._C.__file__)
+    assert library is not None
+    try:
+        addresses = [ctypes.cast(torchs[name], ctypes.c_void_p) for name in _PRODUCTS]
+    except AttributeError:  # another version of torch
+        return ()
+    found = library.lmx_products(*addresses)
+    return tuple(dtype for bit, dtype in ((1, torch.bfloat16), (2, torch.float32)) if found & bit)
 
 
 def _compiled() -> Path:

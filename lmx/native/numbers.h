@@ -40,11 +40,15 @@ inline float put<float>(float value) {
     return value;
 }
 
-// to the nearest, ties to even
+// The upper half of the bits is the nearest bfloat16, ties to even.
+inline uint32_t rounded(float value) {
+    const uint32_t bits = as_bits(value);
+    return bits + 0x7fff + ((bits >> 16) & 1);
+}
+
 template <>
 inline Half put<Half>(float value) {
-    const uint32_t bits = as_bits(value);
-    return static_cast<Half>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+    return static_cast<Half>(rounded(value) >> 16);
 }
 
 // 2^t by a polynomial of degree 6 on [-1/2, 1/2] (least squares at Chebyshev's points, within 1e-8 of 2^t but for

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lmx.objective import native
 from lmx.objective.cosine import CosineMix, CosineRows
 from lmx.objective.gradients import Chunk, Gradients
 from lmx.objective.softmax import Head, softmax_rows
@@ -143,9 +144,10 @@ def _compute(
     hidden, weight, bias, _ = inputs
     exact = torch.promote_types(call.dtype, torch.float32)
     head = Head(
-        weight=_cast(weight, "weight", call),
+        weight=weight,
         bias=None if bias is None else bias.to(exact),
         softcap=call.settings.softcap,
+        dtype=call.dtype,
         exact=exact,
         space=call.space,
     )
@@ -160,13 +162,14 @@ def _compute(
     loss = torch.zeros((), dtype=torch.float64, device=hidden.device)
     sums = torch.zeros(7, dtype=torch.float64, device=hidden.device)
     token_nats = torch.zeros(len(hidden), dtype=exact, device=hidden.device)
-    for rows, columns, keep in _chunks(call, hidden, len(weight), gradients.any):
+    for rows, columns, keep in _chunks(call, hidden, head, gradients.any):
         softmax = softmax_rows(
             head,
             hidden[rows].to(call.dtype),
             targets[rows],
             keep=keep,
             sloped=call.settings.mix is None,
+            pull=needed[0],
             columns=columns,
             rank=call.details,
             fused=call.settings.fused,
@@ -182,23 +185,20 @@ def _compute(
     return (loss * call.scale).to(exact), sums, token_nats, gradients.finish(late)
 
 
-def _cast(tensor: Tensor, name: str, call: _Call) -> Tensor:
-    """Return a (V, C) tensor in the dtype of the products."""
-    if tensor.dtype == call.dtype:
-        return tensor
-    return call.space.take(name, tuple(tensor.shape), call.dtype, tensor.device).copy_(tensor)
-
-
 def _chunks(
-    call: _Call, hidden: Tensor, vocabulary: int, differentiate: bool
+    call: _Call, hidden: Tensor, head: Head, differentiate: bool
 ) -> Iterator[tuple[slice, int, Tensor | None]]:
     """Yield each chunk's rows, the columns of its tiles, and memory for its exponentials if needed."""
+    vocabulary = len(head.weight)
     tiling = call.settings.tiling or choose_tiling(len(hidden), vocabulary, call.dtype, hidden.device)
     for start in range(0, len(hidden), tiling.rows):
         rows = slice(start, min(start + tiling.rows, len(hidden)))
         keep = None
         if differentiate or call.settings.mix is not None:
-            keep = call.space.take("keep", (rows.stop - start, vocabulary), call.dtype, hidden.device)
+            size = rows.stop - start
+            shape = (vocabulary, native.lanes(size)) if head.native else (size, vocabulary)
+            keep = call.space.take("keep", shape, call.dtype, hidden.device)
+            keep = native.turned(keep, size) if head.native else keep
         yield rows, tiling.columns, keep
 
 
@@ -220,7 +220,7 @@ def _differentiate(
     if mix.chooses(len(table)):
         rows_table = table.detach().to(head.exact)
     else:
-        rows_table = head.weight if call.tied else _cast(table, "embedding", call)
+        rows_table = head.lowered if call.tied else call.space.cast("embedding", table, call.dtype)
     part = CosineRows(mix, chunk, head, rows_table, columns)
     cosine = part.distance(table.index_select(0, chunk.targets).to(head.exact))
     if gradients.any:

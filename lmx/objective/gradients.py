@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lmx.objective import native
 from lmx.objective.softmax import Head, Softmax
 
 WEIGHT = "gradient of the weight"  # in the workspace
@@ -58,22 +59,16 @@ class Gradients:
     def add_cross_entropy(self, chunk: Chunk, slope: Tensor | None) -> None:
         """Add a chunk's gradients of cross-entropy; `slope` (R,) is the softcap's at the targets.
 
-        d logits = weight · (p − onehot(target)), and p = keep / total. Where the target is unlikely, its −1
-        is by far the largest entry: it is added apart, unrounded. Where it is likely, p − 1 is small, and is
-        put into `keep` before it is rounded.
+        d logits = weight · (p − onehot(target)), and p = keep / total. The target's own entry, by far the
+        largest where it is unlikely and a small difference where it is likely, is added apart, unrounded.
         """
         softmax = chunk.softmax
-        factor = chunk.weight / softmax.total
-        true = (softmax.target - softmax.reference).exp()  # exp(x − reference) of the targets
-        likely = true > softmax.total / 2
-        entry = torch.where(likely, true - softmax.total, true)
-        apart = chunk.weight.where(~likely, 0.0)
-        if slope is not None:
-            entry, apart = entry * slope, apart * slope
+        others = 1 - (softmax.target - softmax.reference).exp() / softmax.total
+        apart = chunk.weight * others if slope is None else chunk.weight * others * slope
         # not scatter_, which copies the whole matrix on a CPU
-        rows = torch.arange(len(entry), device=entry.device)
-        chunk.keep.index_put_((rows, chunk.targets), entry.to(chunk.keep.dtype))
-        self.add(chunk, factor, apart)
+        rows = torch.arange(len(apart), device=apart.device)
+        chunk.keep.index_put_((rows, chunk.targets), chunk.keep.new_zeros(()))
+        self.add(chunk, chunk.weight / softmax.total, apart)
 
     def add(self, chunk: Chunk, factor: Tensor, apart: Tensor) -> None:
         """Add a chunk's gradients from d logits = factor · keep − apart · onehot(target), factors (R,)."""
@@ -113,14 +108,19 @@ class Gradients:
         return tuple(results)
 
     def _hidden_rows(self, chunk: Chunk, factor: Tensor, apart: Tensor) -> Tensor:
-        head, keep = self._head, chunk.keep
-        out = head.space.take("hidden", tuple(chunk.hidden.shape), keep.dtype, keep.device)
-        rows = torch.mm(keep, head.weight, out=out).to(head.exact).mul_(factor[:, None])
+        head, keep, pull = self._head, chunk.keep, chunk.softmax.pull
+        if pull is None:
+            out = head.space.take("hidden", tuple(chunk.hidden.shape), keep.dtype, keep.device)
+            pull = torch.mm(keep, head.lowered, out=out).to(head.exact)
+        rows = pull.mul_(factor[:, None])
         true = self._inputs[1].index_select(0, chunk.targets).to(head.exact)
         return rows.addcmul_(true, apart[:, None], value=-1)
 
     def _accumulate(self, total: Tensor, left: Tensor, right: Tensor, fresh: bool) -> None:
         """Add leftᵀ · right, (V, R) · (R, C), to `total`, or write it there."""
+        if native.adds(total, left):
+            native.add_product(total, left, right, fresh)
+            return
         if left.dtype == total.dtype:
             torch.mm(left.t(), right, out=total) if fresh else total.addmm_(left.t(), right)
             return

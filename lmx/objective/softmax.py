@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,20 +19,31 @@ from lmx.objective.workspace import Workspace
 class Head:
     """The output layer: logits = softcap(hidden · weightᵀ + bias), softcap(x) = c·tanh(x / c)."""
 
-    weight: Tensor  # (V, C), in the dtype of the products
-    bias: Tensor | None  # (V,)
+    weight: Tensor  # (V, C)
+    bias: Tensor | None  # (V,), exact
     softcap: float | None
-    exact: torch.dtype  # of everything but the products: float32, or float64
+    dtype: torch.dtype  # of the products
+    exact: torch.dtype  # of everything else: float32, or float64
     space: Workspace
+
+    @cached_property
+    def native(self) -> bool:
+        """Whether C++ goes over its logits."""
+        return native.takes(self.weight, self.dtype)
+
+    @cached_property
+    def lowered(self) -> Tensor:
+        """The weight in the dtype of the products."""
+        return self.space.cast("weight", self.weight, self.dtype)
 
     def products(self, hidden: Tensor, start: int, stop: int) -> Tensor:
         """Return hidden · weightᵀ of columns start…stop, (R, stop − start), in scratch memory."""
         out = self.space.take("product", (len(hidden), stop - start), hidden.dtype, hidden.device)
-        return torch.mm(hidden, self.weight[start:stop].t(), out=out)
+        return torch.mm(hidden, self.lowered[start:stop].t(), out=out)
 
     def target_logits(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Return the logit of each row's target, (R,), not rounded to the dtype of the products."""
-        rows = self.weight.index_select(0, targets).to(self.exact)
+        rows = self.weight.index_select(0, targets).to(self.dtype).to(self.exact)
         logits = torch.linalg.vecdot(hidden.to(self.exact), rows)
         bias = None if self.bias is None else self.bias.index_select(0, targets)
         return as_logits(logits, bias, self.softcap)
@@ -51,6 +64,7 @@ class Softmax:
     peak: Tensor  # largest logit
     entropy: Tensor  # nats
     rank: Tensor | None  # how many other logits are at or above the target's
+    pull: Tensor | None = None  # (R, C): keep · weight, where it was made on the way; without the targets
 
     @property
     def nats(self) -> Tensor:
@@ -84,6 +98,7 @@ def softmax_rows(
     *,
     keep: Tensor | None,
     sloped: bool,
+    pull: bool,
     columns: int,
     rank: bool,
     fused: FusedPass | None,
@@ -91,13 +106,25 @@ def softmax_rows(
     """Go once over the logits of `hidden` (R, C), in tiles of `columns`.
 
     With `keep` (R, V), exp(x − reference) is left there, times the slope of a softcap if `sloped`: scaled by
-    1 / total it is the gradient of the logits, but for the target's own −1. The reference is the first tile's
-    maximum, until a logit is so far above it that exponentials might overflow: so for all but extreme logits
-    it is one number a row, and gradients are plain products of `keep`.
+    1 / total it is the gradient of the logits, but for the target's. The reference is the first tile's
+    maximum, or the target's logit, until a logit is so far above it that exponentials might overflow: so for
+    all but extreme logits it is one number a row, and gradients are plain products of `keep`. `pull` says
+    whether keep · weight will be wanted; targets may be missing in it, and in `keep`, if `sloped`.
     """
-    headroom = 0.0 if keep is not None and keep.dtype == torch.float16 else 40.0
-    rivals = head.target_logits(hidden, targets) if rank else None
-    tile_pass = TilePass(head.softcap, sloped and keep is not None, headroom)
+    kept = sloped and keep is not None
+    rivals = head.target_logits(hidden, targets) if rank or head.native else None
+    if head.native:
+        assert rivals is not None
+        parts = native.softmax_parts(
+            *(head.weight, head.bias, head.softcap, hidden, targets, rivals),
+            rank=rank,
+            keep=keep,
+            sloped=kept,
+            pull=pull and kept,
+        )
+        return _join_parts(parts, rivals if rank else None, keep)
+    headroom = 0.0 if keep is not None and keep.dtype == torch.float16 else native.HEADROOM
+    tile_pass = TilePass(head.softcap, kept, headroom)
     vocabulary = len(head.weight)
     spans = [(start, min(start + columns, vocabulary)) for start in range(0, vocabulary, columns)]
     seen = Seen.nothing(targets, head.exact)
@@ -110,16 +137,15 @@ def softmax_rows(
             rivals=rivals,
             keep=None if keep is None else keep[:, start:stop],
         )
-        if native.takes(tile):
-            seen, total, moment = native.walk(tile_pass, tile, seen)
-        elif fused is not None and fused.takes(tile_pass, tile):
+        if fused is not None and fused.takes(tile_pass, tile):
             seen, total, moment = fused(tile_pass, tile, seen)
         else:
             seen, total, moment = tile_pass(tile, seen, *_scratch(head, tile.product, tile.keep))
         tiles.append((seen.reference, total, moment))
+    references, totals, moments = (torch.stack(each) for each in zip(*tiles, strict=True))  # (tiles, R)
     if keep is not None:
-        _align(keep, spans, [reference for reference, _, _ in tiles])
-    return _join(seen, tiles, rivals)
+        _align(keep, spans, references, seen.reference)
+    return _join(seen, references, totals, moments, rivals)
 
 
 def _scratch(head: Head, product: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -131,9 +157,21 @@ def _scratch(head: Head, product: Tensor, keep: Tensor | None) -> tuple[Tensor, 
     return x, head.space.take("e", shape, head.exact, device)
 
 
-def _join(seen: Seen, tiles: list[tuple[Tensor, Tensor, Tensor]], rivals: Tensor | None) -> Softmax:
-    """Put the tiles together, each of which may have its own reference."""
-    references, totals, moments = (torch.stack(parts) for parts in zip(*tiles, strict=True))  # (tiles, R)
+def _join_parts(parts: native.Parts, rivals: Tensor | None, keep: Tensor | None) -> Softmax:
+    """Put parts of the vocabulary together."""
+    reference = parts.reference.amax(0)
+    if keep is not None:
+        _align(keep, parts.spans, parts.reference, reference)
+    seen = Seen(reference, parts.peak.amax(0), parts.target.amax(0), parts.above.sum(0))
+    softmax = _join(seen, parts.reference, parts.total, parts.moment, rivals)
+    if parts.pull is None:
+        return softmax
+    weights = (parts.reference - reference).exp()
+    return dataclasses.replace(softmax, pull=(parts.pull * weights[:, :, None]).sum(0))
+
+
+def _join(seen: Seen, references: Tensor, totals: Tensor, moments: Tensor, rivals: Tensor | None) -> Softmax:
+    """Put tiles together, each of which may have its own reference; `references`, … are (tiles, R)."""
     weights = (references - seen.reference).exp()
     totals = totals * weights
     total = totals.sum(0)
@@ -146,10 +184,10 @@ def _join(seen: Seen, tiles: list[tuple[Tensor, Tensor, Tensor]], rivals: Tensor
     return Softmax(seen.reference, total, seen.target, seen.peak, surprise.sum(0) / total, rank)
 
 
-def _align(keep: Tensor, spans: list[tuple[int, int]], references: list[Tensor]) -> None:
-    """Bring the tiles of `keep` to the last reference. On a GPU there is one tile: nothing to wait for."""
-    last = references[-1]
-    for (start, stop), reference in zip(spans[:-1], references[:-1], strict=True):
-        if reference is not last and not torch.equal(reference, last):
-            tile = keep[:, start:stop]
-            tile.copy_(tile.to(last.dtype) * (reference - last).exp()[:, None])
+def _align(keep: Tensor, spans: list[tuple[int, int]], references: Tensor, wanted: Tensor) -> None:
+    """Bring the tiles of `keep` to one reference. On a GPU there is one tile: nothing to wait for."""
+    if len(spans) == 1 or torch.equal(references, wanted.expand_as(references)):
+        return
+    for (start, stop), reference in zip(spans, references, strict=True):
+        tile = keep[:, start:stop]
+        tile.copy_(tile.to(wanted.dtype) * (reference - wanted).exp()[:, None])

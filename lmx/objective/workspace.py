@@ -28,8 +28,8 @@ def choose_tiling(tokens: int, vocabulary: int, dtype: torch.dtype, device: torc
     what costs, over the whole vocabulary at once.
     """
     if device.type == "cpu":
-        # from 512 rows on, adding up the weight's gradient chunk by chunk is hidden behind the products
-        most, columns, budget = 512, 1024, 64 * _MIB
+        # the more rows, the less often the weight is read and its gradient added to
+        most, columns, budget = 1024, 1024, 128 * _MIB
     else:
         most, columns, budget = 8192, vocabulary, 128 * _MIB
     rows = min(most, max(64, budget // (dtype.itemsize * vocabulary)))
@@ -60,6 +60,12 @@ class Workspace(threading.local):
             with torch.inference_mode(False):
                 buffer = self._buffers[key] = torch.empty(size, dtype=dtype, device=device)
         return buffer[:size].view(shape)
+
+    def cast(self, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return `tensor`, or a copy in `dtype` where it has another."""
+        if tensor.dtype == dtype:
+            return tensor
+        return self.take(name, tuple(tensor.shape), dtype, tensor.device).copy_(tensor)
 
     def take_away(
         self, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device

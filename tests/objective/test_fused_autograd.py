@@ -6,6 +6,7 @@ import copy
 import itertools
 import pickle
 import threading
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lmx.native import left_out
 from lmx.objective import IGNORE_INDEX, CosineMix, FusedObjective, Settings, Tiling
 
 
@@ -135,8 +137,8 @@ def test_through_a_model(tied):
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_never_all_logits(mix, train, autocast):
-    """With 1,100 tokens, 2,100 words and chunks of 512 rows at most: nothing above one chunk."""
-    batch = make_batch(1100, 4, 2100, embedding="tied").to(torch.float32)
+    """With 2,100 tokens, 2,100 words and chunks of 1,024 rows at most: nothing above one chunk."""
+    batch = make_batch(2100, 4, 2100, embedding="tied").to(torch.float32)
     objective = FusedObjective(Settings(mix=mix))
     context = torch.enable_grad() if train else torch.no_grad()
     with Watch() as watch, context, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -144,14 +146,17 @@ def test_never_all_logits(mix, train, autocast):
         if train:
             loss.backward()
     kept = train or mix is not None
-    assert watch.largest() <= 512 * (2100 if kept else 1024)
+    assert watch.largest() <= 1024 * (2100 if kept else 1024)
 
 
 def test_one_product_a_tile_each_way():
-    """V in one tile or many, each logit is computed once; the gradients take two products a chunk."""
+    """V in one tile or many, each logit is computed once; the gradients take two products a chunk.
+
+    In plain torch: no Watch sees the products of C++.
+    """
     batch = make_batch(64, 4, 100).to(torch.float32)
     for columns, products in ((100, 3), (25, 4 + 2)):
-        with Watch() as watch:
+        with Watch() as watch, left_out():
             objective = FusedObjective(Settings(tiling=Tiling(64, columns)))
             objective(batch.hidden, batch.targets, **batch.head).loss.backward()
         assert sum(name in ("aten::mm", "aten::addmm_") for name, _ in watch.calls) == products
@@ -187,15 +192,20 @@ def test_nothing_waits_for_a_device():
 
 @pytest.mark.parametrize("certainty", [0.0, 6.0])
 @pytest.mark.parametrize("spread", [0.05, 0.4])
-def test_bfloat16_is_no_worse_than_plain(certainty, spread):
-    """Against float64, over eight batches: the errors of the fused path and of autocast on plain logits."""
+@pytest.mark.parametrize("native", [False, True])
+def test_bfloat16_is_no_worse_than_plain(certainty, spread, native):
+    """Against float64, over 64 batches: the errors of the fused path and of autocast on plain logits.
+
+    In C++ no logit is rounded: the loss is more exact by a fifth at least, gradients by a half.
+    """
     objective = FusedObjective(Settings(tiling=Tiling(128, 100)))
 
     def run(batch: Batch, kind: str) -> list[torch.Tensor]:
         batch = batch.to(torch.float64 if kind == "exact" else torch.float32)
         with torch.autocast("cpu", torch.bfloat16, enabled=kind != "exact"):
             if kind == "fused":
-                loss = objective(batch.hidden, batch.targets, scale=1 / 160, **batch.head).loss
+                with nullcontext() if native else left_out():
+                    loss = objective(batch.hidden, batch.targets, scale=1 / 160, **batch.head).loss
             else:
                 logits = batch.hidden @ batch.weight.t()
                 loss = (
@@ -205,7 +215,7 @@ def test_bfloat16_is_no_worse_than_plain(certainty, spread):
         return [loss.detach().double(), *(gradient.double() for gradient in batch.gradients)]
 
     errors = torch.zeros(2, 3, dtype=torch.float64)
-    for seed in range(8):
+    for seed in range(64):
         batch = make_batch(200, 32, 301, seed=seed, spread=spread)
         with torch.no_grad():
             batch.hidden.div_(spread).add_(batch.weight[batch.targets.clamp_min(0)], alpha=certainty / spread)
@@ -213,7 +223,8 @@ def test_bfloat16_is_no_worse_than_plain(certainty, spread):
         for row, kind in enumerate(("fused", "plain")):
             parts = zip(run(batch, kind), exact, strict=True)
             errors[row] += torch.stack([(mine - theirs).square().sum() for mine, theirs in parts])
-    assert (errors[0] <= errors[1] * 1.02).all(), errors.sqrt()
+    ratio = (errors[0] / errors[1]).sqrt()
+    assert (ratio <= (torch.tensor([0.8, 0.5, 0.5]) if native else 1.01)).all(), ratio
 
 
 def test_float16_keeps_small_gradients():
