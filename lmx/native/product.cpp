@@ -18,26 +18,36 @@ void run(Product<T> product, const Shape& s, const T* left, const T* right, floa
     product(s.m, s.n, s.k, s.ld_left, s.ld_right, s.ld_out, add, left, right, out, PAIR<T> == 2);
 }
 
-// Whether products are those of numbers that are exact in both dtypes: here 1 * 2 + 2 * 3 + 3 * 4 + ...
+// Whether products are right, of small whole numbers, which are exact in both dtypes: sizes beside those of registers,
+// rows that do not touch, and the sum of two.
 template <typename T>
 bool right() {
-    constexpr int64_t SIZE = 16, INNER = 4;
-    T left[SIZE * INNER], by[SIZE * INNER];
-    float out[SIZE * SIZE], wanted = 0.0f;
-    for (int64_t i = 0; i < SIZE; ++i) {
-        for (int64_t k = 0; k < INNER; ++k) {
-            left[i * INNER + k] = put<T>(static_cast<float>(k + 1));
-            by[k / PAIR<T> * PAIR<T> * SIZE + i * PAIR<T> + k % PAIR<T>] = put<T>(static_cast<float>(k + 2));
-        }
+    constexpr Shape S{37, 33, 18, 20, 40, 35};
+    const auto number = [](int64_t i, int64_t j) { return static_cast<float>((i * 5 + j * 3) % 7 - 3); };
+    std::vector<T> left(S.m * S.ld_left), by(S.k * S.ld_right);
+    std::vector<float> out(S.m * S.ld_out, -1.0f);
+    for (int64_t i = 0; i < S.m; ++i) {
+        for (int64_t k = 0; k < S.k; ++k) left[i * S.ld_left + k] = put<T>(number(i, k));
     }
-    for (int64_t k = 0; k < INNER; ++k) wanted += static_cast<float>((k + 1) * (k + 2));
+    for (int64_t k = 0; k < S.k; ++k) {
+        T* const row = by.data() + k / PAIR<T> * PAIR<T> * S.ld_right + k % PAIR<T>;
+        for (int64_t j = 0; j < S.n; ++j) row[j * PAIR<T>] = put<T>(number(k, j));
+    }
     try {
-        multiply({SIZE, SIZE, INNER, INNER, SIZE, SIZE}, left, by, out, false);
+        multiply(S, left.data(), by.data(), out.data(), false);
+        multiply(S, left.data(), by.data(), out.data(), true);
         multiplied();
     } catch (...) {  // this processor does not multiply it
         return false;
     }
-    return std::all_of(out, out + SIZE * SIZE, [&](float each) { return each == wanted; });
+    for (int64_t i = 0; i < S.m; ++i) {
+        for (int64_t j = 0; j < S.ld_out; ++j) {
+            float wanted = j < S.n ? 0.0f : -1.0f;  // beside it, nothing is written
+            for (int64_t k = 0; k < S.k && j < S.n; ++k) wanted += 2.0f * number(i, k) * number(k, j);
+            if (out[i * S.ld_out + j] != wanted) return false;
+        }
+    }
+    return true;
 }
 
 }  // namespace

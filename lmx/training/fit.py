@@ -208,7 +208,7 @@ def _begin(experiment: Experiment, overrides: Sequence[str]) -> tuple[Job, RunFo
     job = build(adopt(experiment, overrides), _say, fresh=True)
     experiment = job.experiment
     space = check_space(experiment, RunFolder.place(experiment.paths.outputs, experiment.name))
-    tested = check_model(experiment, job.module.model, _say)
+    tested = check_model(experiment, job.module.model, job.machine.accelerator, _say)
     folder = RunFolder.create(experiment.paths.outputs, experiment.name)
     _describe(folder, job, overrides, identity, tested)
     return job, folder, space
