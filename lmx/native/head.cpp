@@ -49,6 +49,13 @@ struct Tile {
     int64_t first, width, row, rows;
 };
 
+// tanh, near zero by the first terms of its series: of a large softcap the cap is the largest factor of any error.
+inline float tanh_to_the_last_digit(float y) {
+    const float s = y * y;
+    const float near = y * (1.0f + s * (-1.0f / 3 + s * (2.0f / 15 + s * (-17.0f / 315 + s * (62.0f / 2835)))));
+    return s < 0.09f ? near : tanh_of(y);
+}
+
 void finish_logits(const Head& head, const Tile& tile) {
     for (int64_t v = 0; v < tile.width; ++v) {
         float* const x = tile.x + v * tile.rows;
@@ -56,7 +63,7 @@ void finish_logits(const Head& head, const Tile& tile) {
             for (int64_t i = 0; i < tile.rows; ++i) x[i] += head.bias[tile.first + v];
         }
         if (head.softcap != 0.0f) {
-            for (int64_t i = 0; i < tile.rows; ++i) x[i] = head.softcap * tanh_of(x[i] / head.softcap);
+            for (int64_t i = 0; i < tile.rows; ++i) x[i] = head.softcap * tanh_to_the_last_digit(x[i] / head.softcap);
         }
     }
 }
@@ -130,7 +137,7 @@ void exponentials(const Head& head, const Tile& tile, const Seen& seen, Sums& su
         float *const x = tile.x + v * tile.rows, *const y = x + tile.rows;
         T *const to_x = keep == nullptr ? nullptr : keep + v * head.rows, *to_y = to_x + head.rows;
         if (v + 1 == tile.width) {  // a row that is as good as nothing, and written nowhere
-            for (int64_t i = 0; i < tile.rows; ++i) y[i] = reference[i] - 100.0f;
+            for (int64_t i = 0; i < tile.rows; ++i) y[i] = reference[i] - 100.0f - 1e-3f * std::abs(reference[i]);
             to_y = beside;
         }
         two(x, y, reference, slope, total, moment, to_x, to_y, paired + v / 2 * tile.rows, tile.rows);
@@ -174,18 +181,6 @@ void turn_hidden(const T* hidden, int64_t width, int64_t rows, int64_t most, T* 
     }
 }
 
-// [block][width][rows of the block] turned into (rows, width).
-void turn_back(const Head& head, const float* from, float* to) {
-    for (int64_t first = 0; first < head.rows; first += head.block()) {
-        const int64_t size = std::min(head.block(), head.rows - first);
-        for (int64_t row = 0; row < size; ++row) {
-            for (int64_t c = 0; c < head.width; ++c) {
-                to[(first + row) * head.width + c] = from[first * head.width + c * size + row];
-            }
-        }
-    }
-}
-
 // A row whose logits went out of reach takes their maximum for its reference: what was summed becomes smaller.
 template <typename T>
 void move_references(const Head& head, const Tile& tile, const Seen& seen, Sums& sums, const Gradients<T>& gradients,
@@ -196,7 +191,7 @@ void move_references(const Head& head, const Tile& tile, const Seen& seen, Sums&
         if (!(top > seen.reference[row] + head.headroom)) continue;
         const float shift = seen.reference[row] - top, scale = std::exp(shift);
         seen.reference[row] = top;
-        sums.moment[row] = scale * (sums.moment[row] + shift * sums.total[row]);
+        if (sums.total[row] != 0.0) sums.moment[row] = scale * (sums.moment[row] + shift * sums.total[row]);
         sums.total[row] *= scale;
         for (int64_t v = from; v < tile.first && gradients.keep != nullptr; ++v) {
             T& kept = gradients.keep[v * head.rows + row];
@@ -217,77 +212,109 @@ inline const Half* as_product(const float* from, int64_t count, Half* to) {
     return to;
 }
 
-// Goes over the tokens `from` to `to` of the vocabulary.
+// A part of the vocabulary, and of the rows.
+struct Share {
+    int64_t from, to, first_row, last_row;
+};
+
 template <typename T, typename W>
-void part(const Head& head, const W* weight, const T* hidden, int64_t from, int64_t to, const Seen& seen,
-          const Gradients<T>& gradients) {
+void go_over(const Share& share, const Head& head, const W* weight, const T* hidden, const Seen& seen,
+             const Gradients<T>& gradients) {
     const int64_t block = head.block();
     const bool pulls = gradients.pull != nullptr;
     std::vector<float> logits(TILE * block);
     std::vector<T> lowered(std::is_same_v<T, W> ? 0 : TILE * head.width), turned(pulls ? TILE * head.width : 0);
     std::vector<uint32_t> paired(PAIR<T> == 2 ? TILE / 2 * block : 0);
     Sums sums{std::vector<double>(head.rows), std::vector<double>(head.rows)};
-    for (int64_t first = from; first < to; first += TILE) {
-        const int64_t width = std::min(TILE, to - first), even = (width + PAIR<T> - 1) / PAIR<T> * PAIR<T>;
+    for (int64_t first = share.from; first < share.to; first += TILE) {
+        const int64_t width = std::min(TILE, share.to - first), even = (width + PAIR<T> - 1) / PAIR<T> * PAIR<T>;
         const T* const by = as_product(weight + first * head.width, width * head.width, lowered.data());
         if (pulls) turn(by, head.width, width, even, turned.data());
-        for (int64_t row = 0; row < head.rows; row += block) {
+        for (int64_t row = share.first_row; row < share.last_row; row += block) {
             const int64_t rows = std::min(block, head.rows - row);
             const Tile tile{logits.data(), first, width, row, rows};
             multiply({width, rows, head.width, head.width, rows, rows}, by, hidden + row * head.width, tile.x, false);
             finish_logits(head, tile);
-            if (look(head, tile, seen)) move_references(head, tile, seen, sums, gradients, from);
+            if (look(head, tile, seen)) move_references(head, tile, seen, sums, gradients, share.from);
             exponentials(head, tile, seen, sums, gradients, paired.data());
             if (!pulls) continue;
             const bool pairs = PAIR<T> == 2;
             const T* const right = pairs ? reinterpret_cast<const T*>(paired.data())
                                          : gradients.keep + first * head.rows + row;
             multiply({head.width, rows, even, even, pairs ? rows : head.rows, rows}, turned.data(), right,
-                     gradients.pull + row * head.width, first > from);
+                     gradients.pull + row * head.width, first > share.from);
         }
     }
-    for (int64_t row = 0; row < head.rows; ++row) {
+    for (int64_t row = share.first_row; row < share.last_row; ++row) {
         seen.total[row] = static_cast<float>(sums.total[row]);
         seen.moment[row] = static_cast<float>(sums.moment[row]);
     }
-    multiplied();
 }
 
-template <typename T, typename W>
-void softmax(const Head& head, const W* weight, const T* hidden, T* keep, float* pull, float* seen,
-             const int64_t* bounds, int64_t parts, int64_t threads) {
-    std::vector<T> turned(head.rows * head.width);
-    turn_hidden(hidden, head.width, head.rows, head.block(), turned.data(), threads);
-#pragma omp parallel for schedule(static) num_threads(static_cast<int>(threads))
-    for (int64_t number = 0; number < parts; ++number) {
-        const Seen rows(seen + number * head.rows, parts * head.rows);
-        std::copy_n(head.start, head.rows, rows.reference);
-        std::fill_n(rows.peak, head.rows, -INFINITY);
-        std::fill_n(rows.target, head.rows, -INFINITY);
-        std::fill_n(rows.above, head.rows, 0.0f);
-        std::vector<float> sum(pull == nullptr ? 0 : head.rows * head.width);
-        part(head, weight, turned.data(), bounds[number], bounds[number + 1], rows,
-             Gradients<T>{keep, pull == nullptr ? nullptr : sum.data()});
-        if (pull != nullptr) turn_back(head, sum.data(), pull + number * head.rows * head.width);
+// Its rows of [block][width][rows of the block] turned into (rows, width).
+void turn_back(const Share& share, const Head& head, const float* from, float* to) {
+    for (int64_t first = share.first_row; first < share.last_row; first += head.block()) {
+        const int64_t size = std::min(head.block(), head.rows - first);
+        for (int64_t row = 0; row < size; ++row) {
+            for (int64_t c = 0; c < head.width; ++c) {
+                to[(first + row) * head.width + c] = from[first * head.width + c * size + row];
+            }
+        }
     }
 }
 
+// Runs `work` on 0 ... count - 1, in several threads. Returns whether all came to an end: no exception may leave a thread.
+template <typename Work>
+bool in_threads(int64_t count, int64_t threads, const Work& work) {
+    int failed = 0;
+#pragma omp parallel num_threads(static_cast<int>(threads)) reduction(+ : failed)
+    {
+#pragma omp for schedule(static)
+        for (int64_t number = 0; number < count; ++number) {
+            try {
+                work(number);
+            } catch (...) {
+                ++failed;
+            }
+        }
+        multiplied();
+    }
+    return failed == 0;
+}
+
+template <typename T, typename W>
+bool softmax(const Head& head, const W* weight, const T* hidden, T* keep, float* pull, float* seen,
+             const int64_t* bounds, int64_t parts, int64_t groups, int64_t threads) {
+    const int64_t block = head.block(), blocks = (head.rows + block - 1) / block;
+    std::vector<T> turned(head.rows * head.width);
+    turn_hidden(hidden, head.width, head.rows, block, turned.data(), threads);
+    std::vector<float> sums(pull == nullptr ? 0 : parts * head.rows * head.width);
+    return in_threads(parts * groups, threads, [&](int64_t number) {
+        const int64_t part = number / groups, group = number % groups;
+        const Share share{bounds[part], bounds[part + 1], std::min(head.rows, group * blocks / groups * block),
+                          std::min(head.rows, (group + 1) * blocks / groups * block)};
+        const Seen rows(seen + part * head.rows, parts * head.rows);
+        for (int64_t row = share.first_row; row < share.last_row; ++row) {
+            rows.reference[row] = head.start[row];
+            rows.peak[row] = rows.target[row] = -INFINITY;
+            rows.above[row] = 0.0f;
+        }
+        float* const sum = pull == nullptr ? nullptr : sums.data() + part * head.rows * head.width;
+        go_over(share, head, weight, turned.data(), rows, Gradients<T>{keep, sum});
+        if (pull != nullptr) turn_back(share, head, sum, pull + part * head.rows * head.width);
+    });
+}
+
 template <typename T>
-void gradient(const T* keep, const T* hidden, float* d_weight, bool add, int64_t vocabulary, int64_t width,
+bool gradient(const T* keep, const T* hidden, float* d_weight, bool add, int64_t vocabulary, int64_t width,
               int64_t rows, int64_t threads) {
     std::vector<T> paired(PAIR<T> == 2 ? rows * width : 0);
     if (PAIR<T> == 2) pair_rows(hidden, width, rows, width, paired.data());
     const T* const right = PAIR<T> == 2 ? paired.data() : hidden;
-#pragma omp parallel num_threads(static_cast<int>(threads))
-    {
-#pragma omp for schedule(static)
-        for (int64_t first = 0; first < vocabulary; first += TILE) {
-            const int64_t tile = std::min(TILE, vocabulary - first);
-            multiply({tile, width, rows, rows, width, width}, keep + first * rows, right, d_weight + first * width,
-                     add);
-        }
-        multiplied();
-    }
+    return in_threads((vocabulary + TILE - 1) / TILE, threads, [&](int64_t number) {
+        const int64_t first = number * TILE, tile = std::min(TILE, vocabulary - first);
+        multiply({tile, width, rows, rows, width, width}, keep + first * rows, right, d_weight + first * width, add);
+    });
 }
 
 }  // namespace
@@ -297,17 +324,18 @@ using lmx::Half;
 
 // Shapes: weight (vocabulary, width); bias (vocabulary); hidden (rows, width); targets, rivals and start (rows): logits
 // to be ranked against, and the first reference; keep (vocabulary, rows); pull (parts, rows, width); seen (6, parts,
-// rows) in the order of `Seen`; bounds (parts + 1) of the parts of the vocabulary. hidden and keep are bfloat16 where
-// `half`, weight where `half_weight`. bias, rivals, keep and pull may be null; pull needs keep; softcap 0 is none.
-// With `sloped` keep is to be the gradient of the logits.
+// rows) in the order of `Seen`; bounds (parts + 1) of the parts of the vocabulary, each of which is done in `groups` of
+// rows. hidden and keep are bfloat16 where `half`, weight where `half_weight`. bias, rivals, keep and pull may be null;
+// pull needs keep; softcap 0 is none. With `sloped` keep is to be the gradient of the logits. `done` is whether it came
+// to an end.
 extern "C" void lmx_head(const void* weight, int64_t half_weight, const float* bias, const void* hidden, int64_t half,
                          const int64_t* targets, const float* rivals, const float* start, void* keep,
-                         float* pull, float* seen, const int64_t* bounds, int64_t parts, int64_t vocabulary,
-                         int64_t width, int64_t rows, float headroom, float softcap, int64_t sloped,
-                         int64_t threads) {
+                         float* pull, float* seen, const int64_t* bounds, int64_t parts, int64_t groups,
+                         int64_t vocabulary, int64_t width, int64_t rows, float headroom, float softcap,
+                         int64_t sloped, bool* done, int64_t threads) {
     const lmx::Head head{vocabulary, width, rows, bias, targets, rivals, start, headroom, softcap, sloped != 0};
     auto run = [&](auto* weight, auto* hidden, auto* keep) {
-        lmx::softmax(head, weight, hidden, keep, pull, seen, bounds, parts, threads);
+        *done = lmx::softmax(head, weight, hidden, keep, pull, seen, bounds, parts, groups, threads);
     };
     if (half && half_weight) {
         run(static_cast<const Half*>(weight), static_cast<const Half*>(hidden), static_cast<Half*>(keep));
@@ -320,9 +348,9 @@ extern "C" void lmx_head(const void* weight, int64_t half_weight, const float* b
 
 // d_weight (vocabulary, width) becomes keep (vocabulary, rows) times hidden (rows, width), or has it added.
 extern "C" void lmx_head_gradient(const void* keep, int64_t half, const void* hidden, float* d_weight, int64_t add,
-                                  int64_t vocabulary, int64_t width, int64_t rows, int64_t threads) {
+                                  int64_t vocabulary, int64_t width, int64_t rows, bool* done, int64_t threads) {
     auto run = [&](auto* keep, auto* hidden) {
-        lmx::gradient(keep, hidden, d_weight, add != 0, vocabulary, width, rows, threads);
+        *done = lmx::gradient(keep, hidden, d_weight, add != 0, vocabulary, width, rows, threads);
     };
     if (half) {
         run(static_cast<const Half*>(keep), static_cast<const Half*>(hidden));

@@ -67,7 +67,7 @@ def _passed(argument: Tensor | float | None) -> ctypes.c_void_p | ctypes.c_int64
 
 def multiplies(dtype: torch.dtype) -> bool:
     """Whether the kernels can multiply matrices of `dtype`, which they do with functions of torch's."""
-    return available() and dtype in _products()
+    return bool(torch.backends.mkldnn.enabled) and available() and dtype in _products()
 
 
 @cache

@@ -77,7 +77,9 @@ class CosineRows:
             gradient = keep * (share / chunk.softmax.total[:, None])
             column = chunk.targets[:, None] - span.start
             inside = (column >= 0) & (column < gradient.shape[1])
-            gradient.scatter_add_(1, column.where(inside, 0), -share.where(inside, 0.0))
+            rows = torch.arange(len(gradient), device=gradient.device)
+            own = rows, column.where(inside, 0)[:, 0]
+            gradient.index_put_(own, -share.where(inside, 0.0)[:, 0], accumulate=True)
             d_p = self._chosen.slopes(d_expected, span) - mean
             gradient.addcmul_(self.probabilities(keep), d_p, value=1 / self.mix.temperature)
             if self.head.softcap is not None:
@@ -90,10 +92,12 @@ class CosineRows:
         return self._powers(exponentials).div_(self._total)
 
     def slope(self, exponentials: Tensor) -> Tensor:
-        """Return the softcap's derivative of some of `chunk.keep`: no capped logit is below −softcap."""
+        """Return the softcap's derivative of some of `chunk.keep`: no capped logit is beyond ±softcap."""
         assert self.head.softcap is not None
         reference = self.chunk.softmax.reference[:, None]
-        logits = (exponentials.to(reference.dtype).log() + reference).clamp_min(-self.head.softcap)
+        logits = (exponentials.to(reference.dtype).log() + reference).clamp(
+            -self.head.softcap, self.head.softcap
+        )
         return self.head.slope(logits, out=logits)
 
     def _powers(self, exponentials: Tensor) -> Tensor:
@@ -108,7 +112,7 @@ class _All:
     def __init__(self, rows: CosineRows, embedding: Tensor) -> None:
         head, keep = rows.head, rows.chunk.keep
         self._table = embedding
-        self._p = head.space.take("chosen", tuple(keep.shape), keep.dtype, keep.device)
+        self._p = head.like_keep("chosen", len(keep))
         for span in rows.spans:
             self._p[:, span] = rows.probabilities(keep[:, span])
         self.expected = torch.mm(self._p, self._table).to(head.exact)  # (R, C)
@@ -119,7 +123,7 @@ class _All:
 
     def slopes(self, d_expected: Tensor, span: slice) -> Tensor:
         """Return the gradient of p in some columns, (R, W), from that of μ."""
-        return torch.mm(d_expected.to(self._table.dtype), self._table[span].t()).to(d_expected.dtype)
+        return torch.mm(self._table[span], d_expected.to(self._table.dtype).t()).t().to(d_expected.dtype)
 
     def finish(self, d_expected: Tensor) -> None:
         """Nothing is left to be done."""
@@ -156,7 +160,8 @@ class _Few:
         if self._rows.head.softcap is not None:
             d_logits *= self._rows.slope(self._kept)
         keep = self._rows.chunk.keep
-        keep.scatter_add_(1, self._ids, d_logits.to(keep.dtype))
+        rows = torch.arange(len(keep), device=keep.device)[:, None]
+        keep.index_put_((rows, self._ids), d_logits.to(keep.dtype), accumulate=True)
 
     def _bag(self, p: Tensor) -> Tensor:
         """Return Σ pᵢ·E[i] of each row without its terms being in memory."""

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lmx.objective import native
 from lmx.objective.cosine import CosineMix, CosineRows
 from lmx.objective.gradients import Chunk, Gradients
 from lmx.objective.softmax import Head, softmax_rows
@@ -189,16 +188,12 @@ def _chunks(
     call: _Call, hidden: Tensor, head: Head, differentiate: bool
 ) -> Iterator[tuple[slice, int, Tensor | None]]:
     """Yield each chunk's rows, the columns of its tiles, and memory for its exponentials if needed."""
-    vocabulary = len(head.weight)
-    tiling = call.settings.tiling or choose_tiling(len(hidden), vocabulary, call.dtype, hidden.device)
+    tiling = call.settings.tiling or choose_tiling(len(hidden), len(head.weight), call.dtype, hidden.device)
     for start in range(0, len(hidden), tiling.rows):
         rows = slice(start, min(start + tiling.rows, len(hidden)))
         keep = None
         if differentiate or call.settings.mix is not None:
-            size = rows.stop - start
-            shape = (vocabulary, native.lanes(size)) if head.native else (size, vocabulary)
-            keep = call.space.take("keep", shape, call.dtype, hidden.device)
-            keep = native.turned(keep, size) if head.native else keep
+            keep = head.like_keep("keep", rows.stop - start)
         yield rows, tiling.columns, keep
 
 

@@ -17,7 +17,8 @@ from lmx import native
 
 HEADROOM = 40.0
 _LANES = 16  # of a vector register
-_TILE = 128  # of the vocabulary: no thread takes fewer
+_TILE = 128  # of the vocabulary: no part is smaller
+_PARTS = 8  # each has its own sum for the gradient of hidden states; more threads share out the rows
 
 
 class Parts(NamedTuple):
@@ -40,11 +41,6 @@ def takes(weight: Tensor, dtype: torch.dtype) -> bool:
     return weight.dtype in (torch.float32, dtype) and weight.is_contiguous() and weight.shape[1] % 2 == 0
 
 
-def turned(buffer: Tensor, rows: int) -> Tensor:
-    """Return `buffer`, (V, `lanes(rows)`), as ``(rows, V)``."""
-    return buffer.t()[:rows]
-
-
 def lanes(rows: int) -> int:
     """Return `rows`, rounded up to whole vector registers."""
     return -(-rows // _LANES) * _LANES
@@ -63,24 +59,26 @@ def softmax_parts(
     sloped: bool,
     pull: bool,
 ) -> Parts:
-    """Go over the logits of `hidden` (R, C) as `softmax_rows` does, a part of the vocabulary in each thread.
+    """Go over the logits of `hidden` (R, C) as `softmax_rows` does, in parts of the vocabulary.
 
     `start` (R,), the logit of each target, is what exponentials are taken relative to at first, and what
     logits are ranked against with `rank`. With `sloped`, targets are left out of `keep`. `pull` asks for
     Σ keep · weight.
     """
     rows, (vocabulary, width) = len(hidden), weight.shape
-    assert keep is None or keep.t().data_ptr() == keep.data_ptr()
     size = lanes(rows)
-    hidden, targets, start = (_padded(part, size) for part in (hidden, targets, start))
-    parts = max(1, min(torch.get_num_threads(), vocabulary // _TILE))
+    assert keep is None or (keep.stride() == (1, size) and keep.dtype == hidden.dtype)
+    hidden, targets, start = (_padded(part, size) for part in (hidden, targets.long(), start))
+    threads = torch.get_num_threads()
+    parts = max(1, min(threads, vocabulary // _TILE, _PARTS))
+    groups = max(1, threads // parts)
     bounds = torch.arange(parts + 1) * vocabulary // parts
     seen = hidden.new_empty(6, parts, size, dtype=torch.float32)
     pulls = hidden.new_empty(parts, size, width, dtype=torch.float32) if pull else None
-    native.call(
-        *("head", weight, _is_half(weight), bias, hidden, _is_half(hidden), targets),
-        *(start if rank else None, start, keep, pulls, seen, bounds, parts),
-        *(vocabulary, width, size, HEADROOM, float(softcap or 0), sloped),
+    _call(
+        *("head", weight, _is_half(weight), None if bias is None else bias.contiguous()),
+        *(hidden, _is_half(hidden), targets, start if rank else None, start, keep, pulls, seen),
+        *(bounds, parts, groups, vocabulary, width, size, HEADROOM, float(softcap or 0), sloped),
     )
     limits = bounds.tolist()
     spans = list(itertools.pairwise(limits))
@@ -98,13 +96,18 @@ def adds(total: Tensor, left: Tensor) -> bool:
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor, fresh: bool) -> None:
-    """Add leftᵀ · right to `total` (V, C), or write it there; `left` (R, V) is as `turned` gives it."""
+    """Add leftᵀ · right to `total` (V, C), or write it there; `left` (R, V) is as of `Head.like_keep`."""
     size = lanes(len(right))
     right = _padded(right, size)
-    native.call(
-        *("head_gradient", left, _is_half(left), right, total, not fresh),
-        *(*total.shape, size),
-    )
+    _call("head_gradient", left, _is_half(left), right, total, not fresh, *total.shape, size)
+
+
+def _call(function: str, *arguments: Tensor | float | None) -> None:
+    """Call a function that says whether it came to an end. Raises RuntimeError where it did not."""
+    done = torch.zeros((), dtype=torch.bool)
+    native.call(function, *arguments, done)
+    if not done:
+        raise RuntimeError(f"lmx_{function}: torch refused a product, or there was no memory for it")
 
 
 def _is_half(tensor: Tensor) -> bool:

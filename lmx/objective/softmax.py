@@ -36,6 +36,15 @@ class Head:
         """The weight in the dtype of the products."""
         return self.space.cast("weight", self.weight, self.dtype)
 
+    def like_keep(self, name: str, rows: int) -> Tensor:
+        """Return scratch memory for a number of each logit, (R, V), as `softmax_rows` wants it for `keep`."""
+        vocabulary, device = len(self.weight), self.weight.device
+        if not self.native:
+            return self.space.take(name, (rows, vocabulary), self.dtype, device)
+        buffer = self.space.take(name, (vocabulary, native.lanes(rows)), self.dtype, device)
+        buffer[:, rows:].zero_()  # products go over them too
+        return buffer.t()[:rows]
+
     def products(self, hidden: Tensor, start: int, stop: int) -> Tensor:
         """Return hidden · weightᵀ of columns start…stop, (R, stop − start), in scratch memory."""
         out = self.space.take("product", (len(hidden), stop - start), hidden.dtype, hidden.device)

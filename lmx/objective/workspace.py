@@ -24,8 +24,8 @@ def choose_tiling(tokens: int, vocabulary: int, dtype: torch.dtype, device: torc
     """Choose the cut of a (tokens, vocabulary) matrix of `dtype` for a device.
 
     One chunk of rows keeps its exponentials of the whole vocabulary, (rows, V), so that no product is ever
-    done twice. On a CPU the softmax goes over tiles of 2 MiB that stay in cache; on a GPU, where a launch is
-    what costs, over the whole vocabulary at once.
+    done twice. On a CPU plain torch goes over tiles that stay in cache (C++ has its own); on a GPU, where a
+    launch is what costs, over the whole vocabulary at once.
     """
     if device.type == "cpu":
         # the more rows, the less often the weight is read and its gradient added to

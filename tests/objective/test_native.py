@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmx.native import kernels, left_out
+import lmx.native
+from lmx.native import kernels, left_out, multiplies
 from lmx.objective import FusedObjective, Settings, Tiling, native
 from lmx.objective.softmax import Head, Softmax, softmax_rows
 from lmx.objective.workspace import Workspace
@@ -44,12 +45,11 @@ def run(
     sloped: bool = True,
 ) -> tuple[Softmax, Tensor | None]:
     """Return what C++ sees, and the exponentials it leaves, (R, V)."""
+    if not multiplies(hidden.dtype):
+        pytest.skip(f"torch has no such product of {hidden.dtype} on this processor")
     head = Head(weight, bias, softcap, hidden.dtype, torch.float32, Workspace())
     assert head.native
-    keep = None
-    if kept:
-        buffer = torch.full((len(weight), native.lanes(len(hidden))), math.nan, dtype=hidden.dtype)
-        keep = native.turned(buffer, len(hidden))
+    keep = head.like_keep("keep", len(hidden)).fill_(math.nan) if kept else None
     choices = {"columns": 1, "rank": True, "fused": None, "sloped": sloped, "pull": True}
     return softmax_rows(head, hidden, targets, keep=keep, **choices), keep
 
@@ -155,6 +155,33 @@ def test_weights_in_bfloat16_are_taken_as_they_are():
     assert one.nats.equal(other.nats)
     assert one.pull is not None
     assert one.pull.equal(other.pull)
+
+
+def test_a_bias_with_gaps_and_targets_of_32_bits():
+    hidden, weight, _, targets = inputs(20, 400, 8, torch.float32)
+    bias = torch.randn(400, 3, generator=torch.Generator().manual_seed(1))[:, 1]
+    got, _ = run(hidden, weight, bias, targets.int())
+    wanted, _ = run(hidden, weight, bias.clone(), targets)
+    assert got.nats.equal(wanted.nats)
+
+
+def test_more_threads_than_parts_share_out_the_rows():
+    batch = inputs(1000, 1031, 384, torch.float32)
+    torch.set_num_threads(27)
+    try:
+        assert_right(run(*batch), *batch)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_product_that_torch_refuses(monkeypatch: pytest.MonkeyPatch):
+    """As where oneDNN is switched off: no exception leaves a thread, and plain torch is there before."""
+    hidden, weight, bias, targets = inputs(20, 400, 8, torch.bfloat16)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not native.takes(weight, torch.bfloat16)
+        monkeypatch.setattr(lmx.native, "multiplies", lambda dtype: True)
+        with pytest.raises(RuntimeError, match="torch refused a product"):
+            run(hidden, weight, bias, targets)
 
 
 def test_what_it_does_not_take():
