@@ -15,7 +15,7 @@ FP32 = 4
 STATE = {"Muon": 1, "Lion": 1, "SGD": 0, "RMSprop": 1, "Adafactor": 0}
 ABOUT_A_CHECKPOINT = 2**18  # bytes: configuration, random states, losses of the validation windows
 QUERIES = 128  # of a block of attention in C++
-LOSS_CHUNK = 64 * 2**20  # the fused loss cuts the batch so that the logits of a chunk stay below
+LOSS_CHUNK = 128 * 2**20  # the fused loss cuts the batch so that the logits of a chunk stay below
 
 
 @dataclass(frozen=True)
