@@ -104,9 +104,9 @@ def add_product(total: Tensor, left: Tensor, right: Tensor, fresh: bool) -> None
 
 def _call(function: str, *arguments: Tensor | float | None) -> None:
     """Call a function that says whether it came to an end. Raises RuntimeError where it did not."""
-    done = torch.zeros((), dtype=torch.bool)
+    done = torch.zeros(1, dtype=torch.bool)
     native.call(function, *arguments, done)
-    if not done:
+    if not done.numpy()[0]:
         raise RuntimeError(f"lmx_{function}: torch refused a product, or there was no memory for it")
 
 

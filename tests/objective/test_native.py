@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import lmx.native
-from lmx.native import kernels, left_out, multiplies
+from lmx.native import kernels, left_out
 from lmx.objective import FusedObjective, Settings, Tiling, native
 from lmx.objective.softmax import Head, Softmax, softmax_rows
 from lmx.objective.workspace import Workspace
@@ -45,7 +45,7 @@ def run(
     sloped: bool = True,
 ) -> tuple[Softmax, Tensor | None]:
     """Return what C++ sees, and the exponentials it leaves, (R, V)."""
-    if not multiplies(hidden.dtype):
+    if not lmx.native.multiplies(hidden.dtype):
         pytest.skip(f"torch has no such product of {hidden.dtype} on this processor")
     head = Head(weight, bias, softcap, hidden.dtype, torch.float32, Workspace())
     assert head.native
